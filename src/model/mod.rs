@@ -1,1 +1,26 @@
-//! The nouns.
+//! The nouns of rfleet: names, entries, listings, digests, terms, problems. No I/O, no clock.
+//!
+//! Every value here that can come from a peer, a bucket or a file is checked when it is made, so
+//! the rest of the crate handles only valid ones.
+
+mod digest;
+mod entry;
+mod listing;
+mod path;
+mod problem;
+
+pub use digest::{Digest, Hasher};
+pub use entry::{Attribute, Kind, Meta, Node, SpecialKind, Timestamp};
+pub use listing::{DirListing, Fidelity, Listing, ListingHasher, OwnerNames, Owners};
+pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
+pub use problem::{Problem, ProblemKind};
+
+use serde::{Deserialize, Serialize};
+
+/// Number of a change in an index; 0 is "before the first".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Sequence(pub u64);
+
+/// Fencing number of a primaryship, never reused; 0 means that no term was ever taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Term(pub u64);
