@@ -30,3 +30,5 @@
 pub mod config;
 pub mod delta;
 pub mod model;
+pub mod plan;
+pub mod wire;

@@ -119,6 +119,15 @@ pub struct OwnerNames {
     pub groups: BTreeMap<u32, Option<Box<str>>>,
 }
 
+/// Which of the receiver's numbers an owner of the primary becomes; `None`: it is left as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerMap {
+    /// Users, by the primary's number.
+    pub users: BTreeMap<u32, Option<u32>>,
+    /// Groups, by the primary's number.
+    pub groups: BTreeMap<u32, Option<u32>>,
+}
+
 /// Looks up names of owners and groups; the operating system's database, or a table in a test.
 pub trait Owners {
     /// Name of the user `uid`.

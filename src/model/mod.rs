@@ -11,7 +11,7 @@ mod problem;
 
 pub use digest::{Digest, Hasher};
 pub use entry::{Attribute, Kind, Meta, Node, SpecialKind, Timestamp};
-pub use listing::{DirListing, Fidelity, Listing, ListingHasher, OwnerNames, Owners};
+pub use listing::{DirListing, Fidelity, Listing, ListingHasher, OwnerMap, OwnerNames, Owners};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
 pub use problem::{Problem, ProblemKind};
 

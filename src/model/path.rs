@@ -220,10 +220,20 @@ impl Serialize for RelPath {
     }
 }
 
+// Names come from peers; they are checked while they are decoded, never later.
 impl<'de> Deserialize<'de> for RelPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = <&[u8]>::deserialize(deserializer)?;
-        RelPath::new_or_root(bytes).map_err(serde::de::Error::custom)
+        struct Bytes;
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = RelPath;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a relative name")
+            }
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<RelPath, E> {
+                RelPath::new_or_root(bytes).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
     }
 }
 

@@ -1,0 +1,55 @@
+//! A plan in rsync's letters: one line a change, `YXcstpoguax name`.
+
+use super::{Differences, Plan};
+use crate::model::{Kind, Listing};
+
+/// The lines of `plan`, in the order of the work; deletions and attributes of directories last.
+pub fn itemize(plan: &Plan, source: &Listing) -> Vec<String> {
+    let mut lines = Vec::new();
+    let path = |entry: super::EntryRef| entry.path(source);
+    for step in &plan.directories {
+        lines.push(line('c', 'd', step.differences, &format!("{}/", path(step.entry))));
+    }
+    for file in &plan.files {
+        lines.push(line('<', 'f', file.step.differences, &path(file.step.entry).to_string()));
+    }
+    for link in &plan.links {
+        lines.push(line('h', 'f', link.step.differences, &format!("{} => {}", path(link.step.entry), path(link.to))));
+    }
+    for step in &plan.symlinks {
+        let (_, node) = step.entry.of(source);
+        let Kind::Symlink { target } = &node.kind else { continue };
+        lines.push(line('c', 'L', step.differences, &format!("{} -> {}", path(step.entry), target.escape_ascii())));
+    }
+    for step in &plan.attributes {
+        let (_, node) = step.entry.of(source);
+        let letter = if matches!(node.kind, Kind::Symlink { .. }) { 'L' } else { 'f' };
+        lines.push(line('.', letter, step.differences, &path(step.entry).to_string()));
+    }
+    for removal in &plan.removals {
+        let slash = if removal.directory { "/" } else { "" };
+        lines.push(format!("*deleting   {}{slash}", removal.path));
+    }
+    for step in plan.directory_attributes.iter().filter(|step| step.differences.any() && !step.differences.new) {
+        let dir = &source.dirs[step.dir as usize].path;
+        lines.push(line('.', 'd', step.differences, &format!("{dir}/")));
+    }
+    lines
+}
+
+fn line(action: char, kind: char, differences: Differences, name: &str) -> String {
+    let Differences { new, content, size, time, mode, owner, group } = differences;
+    if new {
+        return format!("{action}{kind}+++++++++ {name}");
+    }
+    let letter = |set: bool, letter: char| if set { letter } else { '.' };
+    format!(
+        "{action}{kind}{}{}{}{}{}{}... {name}",
+        letter(content, 'c'),
+        letter(size, 's'),
+        letter(time, 't'),
+        letter(mode, 'p'),
+        letter(owner, 'o'),
+        letter(group, 'g'),
+    )
+}

@@ -1,0 +1,329 @@
+//! Messages, both ways.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::frame::{FrameKind, WireError, frame_bytes};
+use crate::delta::SignatureSpec;
+use crate::model::{
+    Digest, DirListing, Fidelity, Meta, OwnerMap, OwnerNames, Problem, RelPath, Sequence, Term, Timestamp,
+};
+
+/// Oldest protocol that this version still speaks.
+pub const PROTOCOL_MIN: u16 = 1;
+/// Newest protocol that this version speaks.
+pub const PROTOCOL_MAX: u16 = 1;
+
+/// The newest protocol that a peer speaking `min..=max` and this version have in common.
+pub fn choose_protocol(min: u16, max: u16) -> Option<u16> {
+    let chosen = max.min(PROTOCOL_MAX);
+    (chosen >= min.max(PROTOCOL_MIN)).then_some(chosen)
+}
+
+/// The primary's first word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Oldest protocol that the primary speaks.
+    pub protocol_min: u16,
+    /// Newest protocol that the primary speaks.
+    pub protocol_max: u16,
+    /// Version of the primary's software, for messages.
+    pub software: String,
+    /// The fleet; `None` for a push without configuration.
+    pub fleet: Option<String>,
+    /// Name of the root; empty for a push without configuration, where the receiver's command line
+    /// names the only root.
+    pub root: String,
+    /// The primaryship that this push belongs to.
+    pub term: Term,
+    /// Name of the primary, for messages and records.
+    pub primary: String,
+    /// Nothing is to be changed: only the inventory is wanted.
+    pub read_only: bool,
+    /// Compare contents, not sizes and times.
+    pub checksum: bool,
+}
+
+/// What a receiver's `.rfleet/state` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootState {
+    /// The fleet that uses this root.
+    pub fleet: String,
+    /// The root's name in it.
+    pub root: String,
+    /// The last term under which it was written.
+    pub term: Term,
+    /// The primary of that term.
+    pub primary: String,
+    /// The last sequence that is wholly here.
+    pub sequence: Sequence,
+}
+
+/// The receiver's answer to [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The protocol spoken from here on.
+    pub protocol: u16,
+    /// Version of the receiver's software, for messages.
+    pub software: String,
+    /// What entries can keep here.
+    pub fidelity: Fidelity,
+    /// Whether this receiver deletes at all.
+    pub allow_delete: bool,
+    /// What an earlier push recorded.
+    pub state: Option<RootState>,
+    /// Room for content.
+    pub free_bytes: u64,
+    /// Room for entries; `u64::MAX` where the filesystem has no limit.
+    pub free_inodes: u64,
+    /// Something an operator should know, said once.
+    pub notes: Vec<String>,
+}
+
+/// Why a receiver refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalKind {
+    /// No protocol in common.
+    Protocol,
+    /// The root is none of this receiver's.
+    UnknownRoot,
+    /// The root's directory cannot be used.
+    BadRoot,
+    /// Another push writes to this root.
+    Busy,
+    /// Another fleet's root.
+    OtherFleet,
+    /// A newer primary exists.
+    Fenced,
+    /// The content would not fit.
+    NoSpace,
+    /// The local policy does not allow it.
+    Policy,
+    /// A message that has no place here.
+    BadRequest,
+    /// The operating system refused.
+    Failed,
+}
+
+/// A receiver's last word: nothing more is changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The class of the cause.
+    pub kind: RefusalKind,
+    /// The cause and the way out, one line.
+    pub message: String,
+}
+
+/// What a receiver holds, in sum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Digest of the whole listing.
+    pub digest: Digest,
+    /// Directories, the root included.
+    pub directories: u64,
+    /// Entries, the root not counted.
+    pub entries: u64,
+    /// What could not be listed. Nothing below such a path is touched.
+    pub unreadable: Vec<Problem>,
+}
+
+/// A file of the receiver's whose signature is wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignatureRequest {
+    /// Chosen by the primary; comes back with the answer.
+    pub id: u32,
+    /// The file.
+    pub path: RelPath,
+    /// Its size by the inventory.
+    pub size_bytes: u64,
+    /// Its time by the inventory.
+    pub mtime: Timestamp,
+    /// Block and hash lengths.
+    pub spec: SignatureSpec,
+}
+
+/// What is about to come, so that the receiver can say no before anything changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// Names of the owners that occur.
+    pub names: OwnerNames,
+    /// Room that is needed beyond what is freed on the way, in bytes.
+    pub need_bytes: u64,
+    /// Entries that are made.
+    pub need_inodes: u64,
+    /// Entries that are deleted or replaced by another kind.
+    pub deletions: u64,
+}
+
+/// One change of the visible tree that needs no content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// Make a directory; what else stands there is replaced.
+    MakeDirectory {
+        /// The directory.
+        path: RelPath,
+    },
+    /// The file or link that comes later for this path may replace a directory with all it holds.
+    ReplaceDirectory {
+        /// The directory to be replaced.
+        path: RelPath,
+    },
+    /// Make `path` another name of the file `to`.
+    Link {
+        /// The new name.
+        path: RelPath,
+        /// A name that is there already.
+        to: RelPath,
+    },
+    /// Make a symbolic link.
+    Symlink {
+        /// The link.
+        path: RelPath,
+        /// Its target, verbatim.
+        target: Box<[u8]>,
+        /// Its attributes.
+        meta: Meta,
+    },
+    /// Set the attributes of a file or a symbolic link whose content is right.
+    SetMeta {
+        /// The entry.
+        path: RelPath,
+        /// Its attributes.
+        meta: Meta,
+        /// Whether it is a symbolic link.
+        symlink: bool,
+    },
+    /// Delete a directory (empty by now) or anything else.
+    Remove {
+        /// The entry.
+        path: RelPath,
+        /// Whether it is a directory.
+        directory: bool,
+    },
+    /// Set the attributes of a directory, times included; after everything in it is done.
+    SetDirectoryMeta {
+        /// The directory.
+        path: RelPath,
+        /// Its attributes.
+        meta: Meta,
+    },
+}
+
+/// From the primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToReceiver {
+    /// First.
+    Hello(Hello),
+    /// Nothing to say; the link lives.
+    Heartbeat,
+    /// The digest differs: the directories and their digests, please.
+    GetDirectories {
+        /// Names of the owners in the primary's tree.
+        names: OwnerNames,
+    },
+    /// What these directories hold. Answered in order.
+    GetEntries {
+        /// The directories, as the receiver listed them.
+        paths: Vec<RelPath>,
+    },
+    /// Signatures of files. Answered in order.
+    GetSignatures {
+        /// The files.
+        requests: Vec<SignatureRequest>,
+    },
+    /// Changes follow.
+    Begin(Begin),
+    /// Changes without content, in order.
+    Changes(Vec<Change>),
+    /// All content has been sent; which of it must be sent again?
+    EndOfContent,
+    /// That was all: make it durable, record it, say so.
+    Finish {
+        /// The sequence that is reached.
+        sequence: Sequence,
+        /// The fleet's record is to be written (never for a push without configuration).
+        record: bool,
+    },
+}
+
+/// What was reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    /// As asked for.
+    pub sequence: Sequence,
+    /// Paths that could not be brought to what the primary has.
+    pub problems: Vec<Problem>,
+    /// Problems that found no place in the list.
+    pub more_problems: u64,
+    /// Something an operator should know, said once.
+    pub notes: Vec<String>,
+}
+
+/// From the receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToPrimary {
+    /// Answer to `Hello`.
+    Welcome(Welcome),
+    /// No; nothing more follows.
+    Refused(Refusal),
+    /// Still at work.
+    Heartbeat,
+    /// Follows `Welcome` when the root has been listed.
+    Inventory(Inventory),
+    /// Answer to `GetDirectories`, in path order, over as many messages as it takes.
+    Directories {
+        /// What the owners of the primary become here; in the first message only.
+        owners: OwnerMap,
+        /// The directories and the digests of what they hold.
+        directories: Vec<(RelPath, Digest)>,
+        /// Nothing follows.
+        last: bool,
+    },
+    /// Answer to `GetEntries`: a part of one directory; the same path again goes on where it stopped.
+    Entries(DirListing),
+    /// All that was asked by one `GetEntries` has been sent.
+    EndOfEntries,
+    /// A part of an answer to one signature request.
+    Signature {
+        /// The request.
+        id: u32,
+        /// The next bytes.
+        bytes: Vec<u8>,
+        /// Nothing follows for this request.
+        last: bool,
+    },
+    /// The file is not what the inventory said, or cannot be read.
+    NoSignature {
+        /// The request.
+        id: u32,
+    },
+    /// Where it is with the content.
+    Progress {
+        /// Files done.
+        files: u64,
+        /// Bytes of files done.
+        bytes: u64,
+    },
+    /// Answer to `EndOfContent`: files that must be sent in full, since their basis was not as expected.
+    Resend {
+        /// The files.
+        paths: Vec<RelPath>,
+    },
+    /// Answer to `Finish`.
+    Committed(Committed),
+}
+
+/// A message as the bytes of a frame.
+pub fn encode<M: Serialize>(message: &M) -> Vec<u8> {
+    // Serialising to a growing vector fails only for types that postcard does not know, and ours it does.
+    let body = postcard::to_stdvec(message).unwrap_or_default();
+    frame_bytes(FrameKind::Message, &body)
+}
+
+/// A message from the body of a frame.
+///
+/// # Errors
+/// The body is not exactly one message, or a name in it is not allowed.
+pub fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, WireError> {
+    let (message, rest) = postcard::take_from_bytes(body)?;
+    if rest.is_empty() { Ok(message) } else { Err(WireError::TrailingBytes(rest.len())) }
+}
