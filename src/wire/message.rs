@@ -41,6 +41,8 @@ pub struct Hello {
     pub read_only: bool,
     /// Compare contents, not sizes and times.
     pub checksum: bool,
+    /// A root of another fleet may be taken over.
+    pub adopt: bool,
 }
 
 /// What a receiver's `.rfleet/state` says.
