@@ -6,6 +6,9 @@ use super::weak::Weak;
 /// Content held at a time, in bytes (more only for blocks above 2 MiB, of which two must fit).
 const SEGMENT_BYTES: usize = 4 << 20;
 
+/// Longest literal that a [`Differ`] hands out, in bytes; longer ones come in pieces, so that each fits a block of payload.
+pub const MAX_LITERAL_BYTES: usize = 1 << 20;
+
 /// Blocks hashed at once where the next ones are expected: the lanes of MD4 that AVX2 gives.
 const ALIGNED_BLOCKS: usize = 8;
 
@@ -137,8 +140,7 @@ impl<'s> Differ<'s> {
         }
     }
 
-    /// Takes the next bytes of the new content, in pieces of any length, and hands what is decided to `sink`. A literal
-    /// is at most a segment (4 MiB) long.
+    /// Takes the next bytes of the new content, in pieces of any length, and hands what is decided to `sink`.
     pub fn push(&mut self, mut data: &[u8], sink: &mut impl FnMut(Op<'_>)) {
         self.wrong_hash_allowed += data.len() as u64 / CONTENT_PER_WRONG_HASH;
         while !data.is_empty() {
@@ -314,10 +316,9 @@ impl<'s> Differ<'s> {
 
     /// Matches the short last block of the basis in what is left of the content: where it is expected, else at the end.
     fn match_tail(&mut self, window: &[u8], at: &mut Place, sink: &mut impl FnMut(Op<'_>)) {
-        if let Mode::Aligned { expected } = self.mode {
-            if expected == self.signature.whole_blocks() && self.match_short_block(window, at, sink) {
-                return;
-            }
+        let expects_it = matches!(self.mode, Mode::Aligned { expected } if expected == self.signature.whole_blocks());
+        if expects_it && self.match_short_block(window, at, sink) {
+            return;
         }
         let start = window.len().saturating_sub(self.signature.tail_len());
         if start >= at.position {
@@ -379,7 +380,7 @@ impl<'s> Differ<'s> {
     /// Hands out the part of `data` that is skipped without buffering it.
     fn skip(&mut self, data: &[u8], sink: &mut impl FnMut(Op<'_>)) -> usize {
         let taken = self.skipped(data.len());
-        data[..taken].chunks(SEGMENT_BYTES).for_each(|piece| self.out.literal(piece, sink));
+        self.out.literal(&data[..taken], sink);
         taken
     }
 }
@@ -416,13 +417,12 @@ impl Output {
     }
 
     fn literal(&mut self, bytes: &[u8], sink: &mut impl FnMut(Op<'_>)) {
-        if bytes.is_empty() {
-            return;
+        for piece in bytes.chunks(MAX_LITERAL_BYTES) {
+            self.flush(sink);
+            self.stats.literal_bytes += piece.len() as u64;
+            self.stats.ops += 1;
+            sink(Op::Literal(piece));
         }
-        self.flush(sink);
-        self.stats.literal_bytes += bytes.len() as u64;
-        self.stats.ops += 1;
-        sink(Op::Literal(bytes));
     }
 
     fn flush(&mut self, sink: &mut impl FnMut(Op<'_>)) {

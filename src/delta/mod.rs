@@ -29,7 +29,7 @@ mod patch;
 mod signature;
 mod weak;
 
-pub use diff::{DiffStats, Differ, Op};
+pub use diff::{DiffStats, Differ, MAX_LITERAL_BYTES, Op};
 pub use patch::{PatchCheck, PatchError};
 pub use signature::{BasisChanged, Signature, SignatureError, SignatureSpec, Signer, SpecError};
 

@@ -216,7 +216,7 @@ pub enum SignatureError {
     },
 }
 
-/// A basis as its signature describes it, indexed for a [`Differ`]. Immutable: any number of them may share it.
+/// A basis as its signature describes it, indexed for a [`Differ`](super::Differ). Immutable: any number of them may share it.
 ///
 /// Whatever a peer put into the records, memory is what [`SignatureSpec::validate`] allows, indexing takes
 /// `n log n` steps and a look-up `log n`. Records that describe no content merely match nothing.
@@ -240,7 +240,7 @@ impl Signature {
             return Err(SignatureError::Length { expected_bytes, found_bytes });
         }
         // A short last block has a record but no place in the index: it can only match content of its own length.
-        let has_tail = basis_bytes % u64::from(spec.block_bytes) != 0;
+        let has_tail = !basis_bytes.is_multiple_of(u64::from(spec.block_bytes));
         let indexed = bytes.len() - if has_tail { spec.record_bytes() } else { 0 };
         let index = BlockIndex::new(&bytes[..indexed], spec.record_bytes());
         Ok(Self { spec, basis_bytes, records: bytes, index })

@@ -53,7 +53,10 @@ impl Receiver<'_> {
             Op::Copy { offset, len } => {
                 self.made.extend_from_slice(&self.basis[offset as usize..(offset + len) as usize])
             }
-            Op::Literal(bytes) => self.made.extend_from_slice(bytes),
+            Op::Literal(bytes) => {
+                assert!(bytes.len() <= MAX_LITERAL_BYTES);
+                self.made.extend_from_slice(bytes);
+            }
         }
     }
 }
