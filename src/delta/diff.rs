@@ -9,6 +9,10 @@ const SEGMENT_BYTES: usize = 4 << 20;
 /// Longest literal that a [`Differ`] hands out, in bytes; longer ones come in pieces, so that each fits a block of payload.
 pub const MAX_LITERAL_BYTES: usize = 1 << 20;
 
+/// Shortest piece of content that is handed out without being buffered, in bytes. Shorter ones are gathered: how a caller
+/// cuts the content must not show in the number of operations.
+const UNBUFFERED_BYTES: usize = 64 << 10;
+
 /// Blocks hashed at once where the next ones are expected: the lanes of MD4 that AVX2 gives.
 const ALIGNED_BLOCKS: usize = 8;
 
@@ -115,7 +119,8 @@ pub struct Differ<'s> {
     credit: u64,
     /// Bytes without a match since the credit was last full.
     unmatched: u64,
-    wrong_hash_allowed: u64,
+    /// Content given so far.
+    content_bytes: u64,
     hashed: Vec<u8>,
     out: Output,
 }
@@ -134,7 +139,7 @@ impl<'s> Differ<'s> {
             mode: Mode::Aligned { expected: 0 },
             credit: limits.search,
             unmatched: 0,
-            wrong_hash_allowed: limits.wrong_hash,
+            content_bytes: 0,
             hashed: Vec::new(),
             out: Output::default(),
         }
@@ -142,9 +147,9 @@ impl<'s> Differ<'s> {
 
     /// Takes the next bytes of the new content, in pieces of any length, and hands what is decided to `sink`.
     pub fn push(&mut self, mut data: &[u8], sink: &mut impl FnMut(Op<'_>)) {
-        self.wrong_hash_allowed += data.len() as u64 / CONTENT_PER_WRONG_HASH;
+        self.content_bytes += data.len() as u64;
         while !data.is_empty() {
-            if self.buffer.is_empty() {
+            if self.buffer.is_empty() && data.len() >= UNBUFFERED_BYTES {
                 data = &data[self.skip(data, sink)..];
             }
             let room = self.limits.segment - self.buffer.len();
@@ -248,7 +253,7 @@ impl<'s> Differ<'s> {
             if !tested.candidate {
                 continue;
             }
-            if self.wrong_hash_allowed < block as u64 {
+            if !self.may_hash_in_vain(block) {
                 return self.start_skipping();
             }
             if let Some(found) = self.find_at(&window[at.position..at.position + block]) {
@@ -256,7 +261,6 @@ impl<'s> Differ<'s> {
                 self.mode = Mode::Aligned { expected: found + 1 };
                 return;
             }
-            self.wrong_hash_allowed -= block as u64;
             self.out.stats.wrong_hash_bytes += block as u64;
             if let Some(&new) = window.get(at.position + block) {
                 weak.roll(window[at.position], new);
@@ -349,6 +353,12 @@ impl<'s> Differ<'s> {
         self.pass(at, len);
         self.credit = self.credit.saturating_sub(len as u64);
         self.out.stats.searched_bytes += len as u64;
+    }
+
+    /// Whether a hash over `len` bytes is allowed even if it turns out to be for nothing.
+    fn may_hash_in_vain(&self, len: usize) -> bool {
+        let allowed = self.limits.wrong_hash + self.content_bytes / CONTENT_PER_WRONG_HASH;
+        self.out.stats.wrong_hash_bytes + len as u64 <= allowed
     }
 
     /// Gives up searching for a while: whole blocks, so that content edited in place is still aligned afterwards.

@@ -264,6 +264,32 @@ fn a_basis_below_one_block_is_found_before_what_was_appended_and_after_what_was_
 }
 
 #[test]
+fn a_short_last_block_is_found_before_less_than_a_block_of_more() {
+    let basis = noise(13, 10 * 1_024 + 700);
+    assert_eq!(cost(&basis, &[&basis[..], &[1; 10]].concat(), 1_024).literal_bytes, 10);
+}
+
+#[test]
+fn how_content_is_cut_does_not_show_in_the_number_of_operations() {
+    let (basis, unrelated) = (noise(14, 3 << 20), noise(15, 3 << 20));
+    let signature = signature(spec(1_024), &basis);
+    for piece in [1, 100, 70_000, 3 << 20] {
+        let stats = run(Differ::new(&signature), &basis, &unrelated, piece);
+        assert!(stats.ops < 60, "pieces of {piece}: {stats:?}");
+    }
+}
+
+#[test]
+fn a_last_record_made_up_to_look_like_a_whole_block_copies_nothing_beyond_the_basis() {
+    let (basis, new) = (noise(16, 4 * 1_024 + 1), noise(17, 8 * 1_024));
+    let mut records = sign_in_pieces(spec(1_024), &basis, 4_096);
+    records[4 * 12..].copy_from_slice(&sign_in_pieces(spec(1_024), &new[..1_024], 1_024));
+    let signature = Signature::from_peer(spec(1_024), basis.len() as u64, records).unwrap();
+    let new = [&basis[..4_096], &new[..]].concat();
+    assert_eq!(run(Differ::new(&signature), &basis, &new, 4_096).matched_bytes, 4_096);
+}
+
+#[test]
 fn equal_blocks_are_copied_as_one_run() {
     let zeros = vec![0; 3_000_000];
     let stats = cost(&zeros, &zeros, 1_024);
