@@ -271,11 +271,12 @@ fn a_short_last_block_is_found_before_less_than_a_block_of_more() {
 
 #[test]
 fn how_content_is_cut_does_not_show_in_the_number_of_operations() {
-    let (basis, unrelated) = (noise(14, 3 << 20), noise(15, 3 << 20));
+    // Long enough that a skip outlives the buffer.
+    let (basis, unrelated) = (noise(14, 3 << 20), noise(15, 30 << 20));
     let signature = signature(spec(1_024), &basis);
-    for piece in [1, 100, 70_000, 3 << 20] {
+    for piece in [10, 1_000, 100_000, 30 << 20] {
         let stats = run(Differ::new(&signature), &basis, &unrelated, piece);
-        assert!(stats.ops < 60, "pieces of {piece}: {stats:?}");
+        assert!(stats.ops < 400, "pieces of {piece}: {stats:?}");
     }
 }
 
@@ -326,6 +327,15 @@ fn unrelated_content_is_hardly_searched() {
     let stats = run(Differ::new(&signature(spec(4_096), &basis)), &basis, &noise(7, 256 << 20), 1 << 20);
     assert_eq!(stats.matched_bytes, 0);
     assert!(stats.searched_bytes * 25 < 256 << 20, "{stats:?}");
+}
+
+#[test]
+fn stray_matches_do_not_make_unrelated_content_searched_throughout() {
+    let basis = noise(18, 16 << 20);
+    let stray = basis.chunks(4_096).zip(0u64..).take(256);
+    let new: Vec<u8> = stray.flat_map(|(old, i)| [old.to_vec(), noise(i + 99, 250_001)].concat()).collect();
+    let stats = cost(&basis, &new, 4_096);
+    assert!(stats.searched_bytes * 5 < new.len() as u64, "{stats:?}");
 }
 
 #[rstest]
