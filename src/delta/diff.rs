@@ -102,9 +102,9 @@ enum Mode {
 ///
 /// **Content that has nothing in common** must not cost a search of every byte. Searching is paid from a credit of 1 MiB,
 /// refilled by matches (4 bytes for each byte matched). When it is gone, an eighth of what has gone unmatched so far is
-/// taken as literal unseen, then 128 KiB are searched, and so on until the credit is full again. So of 1 GiB of unrelated content
-/// less than 1 % is searched, and after `u` unmatched bytes (counted since the credit was last full) content that matches
-/// again is found at the latest `u / 8` bytes and three blocks after it begins.
+/// taken as literal unseen, then 128 KiB are searched, and so on until the credit is full again. So of 1 GiB of unrelated
+/// content less than 1 % is searched, and after `u` unmatched bytes (counted since the credit was last full) content that
+/// matches again is found at the latest `u / 8` bytes and three blocks after it begins.
 ///
 /// **A hostile signature** can make weak hashes agree and strong ones not. Bytes hashed in vain are limited to 16 MiB and
 /// half of the content, together; beyond that a weak hash that agrees ends the search like a credit that is gone.
