@@ -77,11 +77,14 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// A value of the wrong type; the deserializer's `invalid type: X, expected Y` is shortened,
-    /// as the value itself is shown before it.
+    /// A value of the wrong type. Of the deserializer's `invalid type: X, expected Y` only Y is
+    /// news, as the value itself is shown before it; Y is said in the words of TOML.
     fn mistyped(&self, error: &toml::de::Error) -> ConfigError {
         let message = one_line(error.message());
         let problem = match message.split_once(", expected ") {
+            Some((_, "a sequence")) => "expected a list".to_owned(),
+            Some((_, "a map")) => "expected a table".to_owned(),
+            Some((_, "a boolean")) => "expected `true` or `false`".to_owned(),
             Some((_, expected)) => format!("expected {expected}"),
             None => message,
         };

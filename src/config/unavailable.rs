@@ -14,6 +14,8 @@
 //!   `max_failures`, `[discovery] refresh`; also the keys of a discovery source that is not in use,
 //!   and `key` of a root without a mirror.
 
+use toml::Spanned;
+
 use super::options::{DiscoverySource, RoleSource};
 use super::raw::RawReceive;
 use super::{Config, same_host};
@@ -47,12 +49,12 @@ pub(super) struct Promised {
 impl Promised {
     /// What `raw` asks for.
     pub fn of(raw: Option<&RawReceive>) -> Self {
-        let set = |flag: fn(&RawReceive) -> bool| raw.is_some_and(flag);
-        let is_true = |field: &Option<toml::Spanned<bool>>| field.as_ref().is_some_and(|flag| *flag.get_ref());
+        let Some(raw) = raw else { return Promised { attic: false, devices: false, sandbox: false } };
+        let is_true = |field: &Option<Spanned<bool>>| field.as_ref().is_some_and(|flag| *flag.get_ref());
         Promised {
-            attic: set(|raw| raw.attic.is_some() || raw.attic_max.is_some()),
-            devices: raw.is_some_and(|raw| is_true(&raw.devices)),
-            sandbox: raw.is_some_and(|raw| is_true(&raw.sandbox)),
+            attic: raw.attic.is_some() || raw.attic_max.is_some(),
+            devices: is_true(&raw.devices),
+            sandbox: is_true(&raw.sandbox),
         }
     }
 }

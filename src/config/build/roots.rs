@@ -64,7 +64,7 @@ fn root(raw: RawRoot, table: Span) -> Result<RootConfig, Fault> {
 
 /// Patterns in gitignore syntax, one in each text.
 fn patterns(raw: Spanned<Texts>) -> Result<Vec<String>, Fault> {
-    raw.into_inner().iter().map(|text| pattern(text)).collect()
+    raw.into_inner().iter().map(pattern).collect()
 }
 
 /// One pattern in gitignore syntax that compiles and is not a comment.
@@ -111,22 +111,15 @@ pub(super) fn check_nesting(places: &[Place]) -> Result<(), Fault> {
             if nth == other || excludes(outer.root, below) {
                 continue;
             }
-            let outer_name = &outer.root.name;
-            let problem = if below.as_os_str().is_empty() {
-                format!("root `{outer_name}` has the same path")
-            } else {
-                format!(
-                    "it lies inside root `{outer_name}`; add \"/{}/\" to the exclude of `{outer_name}`",
-                    below.display()
-                )
-            };
-            // Of two equal places the later one is the mistake, whichever of them comes first here.
-            let span = if outer.span.start > inner.span.start && below.as_os_str().is_empty() {
-                &outer.span
-            } else {
-                &inner.span
-            };
-            return Err(at(span.clone(), problem));
+            if below.as_os_str().is_empty() {
+                // The one that stands later in the file is the mistake.
+                let (first, second) = if outer.span.start > inner.span.start { (inner, outer) } else { (outer, inner) };
+                return Err(at(second.span.clone(), format!("root `{}` has the same path", first.root.name)));
+            }
+            let (inner_name, outer_name) = (&inner.root.name, &outer.root.name);
+            let way_out = format!("add \"/{}/\" to the exclude of `{outer_name}`", below.display());
+            let problem = format!("root `{inner_name}` lies inside root `{outer_name}`; {way_out}");
+            return Err(at(inner.span.clone(), problem));
         }
     }
     Ok(())
