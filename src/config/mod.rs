@@ -1,7 +1,7 @@
 //! The configuration file: what it says, checked and with defaults filled in.
 //!
-//! Raw, then built: [`document`] turns text into the structs of [`raw`] (TOML, `${ENV}`, known keys,
-//! types), [`build`] turns those into the plain values of [`options`] (defaults, ranges, what must
+//! Raw, then built: `document` turns text into the structs of `raw` (TOML, `${ENV}`, known keys,
+//! types), `build` turns those into the plain values of `options` (defaults, ranges, what must
 //! hold between sections). Only [`Config::load`] reads a file and the environment. Each error is one
 //! line with file, line and key; the first one found is reported. `docs/configuration.md` is the
 //! operator's reference of every key.
