@@ -30,3 +30,4 @@
 pub mod config;
 pub mod delta;
 pub mod model;
+pub mod tree;
