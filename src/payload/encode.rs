@@ -91,7 +91,7 @@ pub fn encode(job: EncodeJob, log: &Log) {
 }
 
 struct Encoder<'a> {
-    parents: Parents<'a>,
+    parents: Parents,
     log: &'a Log,
     level: Option<i32>,
     block: BlockWriter,
@@ -163,9 +163,7 @@ impl Encoder<'_> {
         let content = ContentReader::open(&mut self.parents, path)?;
         match signature {
             None if content.size_bytes() <= SMALL_FILE_BYTES => self.small(path, content),
-            _ => {
-                self.large(path, content, signature.as_ref()).inspect_err(|_| self.block.push(&Record::Cancel, &[]))
-            }
+            _ => self.large(path, content, signature.as_ref()).inspect_err(|_| self.block.push(&Record::Cancel, &[])),
         }
     }
 
@@ -285,11 +283,7 @@ impl Encoder<'_> {
 }
 
 /// The signature of `item`'s basis, if a receiver gives one that is valid.
-fn checked_signature(
-    item: &Item,
-    basis: Basis,
-    signatures: &mut dyn Signatures,
-) -> Option<(Basis, Arc<Signature>)> {
+fn checked_signature(item: &Item, basis: Basis, signatures: &mut dyn Signatures) -> Option<(Basis, Arc<Signature>)> {
     let PeerSignature { spec, bytes } = signatures.next(item)?;
     let signature = Signature::from_peer(spec, basis.size_bytes, bytes).ok()?;
     Some((basis, Arc::new(signature)))

@@ -132,4 +132,3 @@ fn defect(job: &RootJob, error: &str) -> GuardRefusal {
     let message = format!("root {}: the scan ended unexpectedly: {error}; nothing was changed", job.label());
     GuardRefusal { guard: crate::plan::guard::Guard::UnreadableSource, message, plan: None }
 }
-

@@ -55,8 +55,9 @@ pub(super) async fn fetch(
             break;
         }
     }
-    let wanted =
-        wanted_directories(&source.listing, &digests.directories, &destination.directories, &|path, dir| excluded(path, dir));
+    let wanted = wanted_directories(&source.listing, &digests.directories, &destination.directories, &|path, dir| {
+        excluded(path, dir)
+    });
     let mut entries = 0;
     let mut rest = &wanted[..];
     while !rest.is_empty() {

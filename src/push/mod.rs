@@ -24,8 +24,8 @@ use std::time::Duration;
 pub use endpoint::{Endpoint, Reach};
 pub use fanout::push_root;
 pub use limit::Limiter;
-pub use report::{HostReport, HostState, RootReport};
 pub use rendezvous::GuardSettings;
+pub use report::{HostReport, HostState, RootReport};
 
 use crate::model::Term;
 use crate::observe::Monitor;

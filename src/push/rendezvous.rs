@@ -177,11 +177,8 @@ impl Room {
             adopted: brought.adopted || self.agenda.settings.adopt,
         });
         let settings = &self.agenda.settings;
-        let options = GuardOptions {
-            root: &self.agenda.label,
-            max_delete: settings.max_delete,
-            confirmed: &settings.confirmed,
-        };
+        let options =
+            GuardOptions { root: &self.agenda.label, max_delete: settings.max_delete, confirmed: &settings.confirmed };
         guard::check(&guarded.collect::<Vec<_>>(), &options)
     }
 
@@ -227,7 +224,12 @@ impl Room {
     }
 
     /// Bundles what is needed by the same hosts, and starts encoding it.
-    fn make_bundles(&mut self, waiting: &[(usize, Brought)], needs: Vec<HashSet<Item>>, readers: &mut [Vec<LogReader>]) {
+    fn make_bundles(
+        &mut self,
+        waiting: &[(usize, Brought)],
+        needs: Vec<HashSet<Item>>,
+        readers: &mut [Vec<LogReader>],
+    ) {
         let mut by_hosts: HashMap<Vec<usize>, Vec<Item>> = HashMap::new();
         if needs.windows(2).all(|pair| pair[0] == pair[1]) {
             // By far the most frequent case, and the largest.

@@ -145,7 +145,8 @@ impl Session<'_> {
             return Ok(HostState::Planned);
         }
         job.monitor.phase(&self.report.name, Phase::Sending);
-        let work = transfer::Work { job: &job, source: &source, plan: &plan, remote: self.task.endpoint.is_remote(), record };
+        let work =
+            transfer::Work { job: &job, source: &source, plan: &plan, remote: self.task.endpoint.is_remote(), record };
         transfer::run(channel, work, content, signatures, &mut self.report).await?;
         Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Done })
     }
@@ -166,7 +167,8 @@ impl Session<'_> {
         };
         channel.send(&ToReceiver::Hello(hello)).await?;
         // An absolute bound: whoever trickles bytes does not hold us longer than one who says nothing.
-        let welcome = timeout(job.timeout, channel.receive()).await.map_err(|_| ChannelError::Silent(job.timeout))??;
+        let welcome =
+            timeout(job.timeout, channel.receive()).await.map_err(|_| ChannelError::Silent(job.timeout))??;
         let ToPrimary::Welcome(welcome) = welcome else {
             return Err(ChannelError::Unexpected("something else than a welcome").into());
         };
@@ -233,7 +235,13 @@ impl Session<'_> {
 }
 
 /// Puts what a shell, a missing program or a stranger did into words.
-fn explain(error: &ChannelError, exit: Exit, said: Option<String>, receiver: &[String], unheard: bool) -> Option<String> {
+fn explain(
+    error: &ChannelError,
+    exit: Exit,
+    said: Option<String>,
+    receiver: &[String],
+    unheard: bool,
+) -> Option<String> {
     let said = said.map(|said| format!(" (it said: {said})")).unwrap_or_default();
     let command = receiver.join(" ");
     match error {

@@ -60,7 +60,10 @@ pub(super) fn open(job: &RootJob) -> Result<Arc<Root>, GuardRefusal> {
     }
     for destination in &job.local_destinations {
         check_overlap(&root, destination).map_err(|why| {
-            let message = format!("root {label}: {} {why}; nothing was changed. Choose another destination", destination.display());
+            let message = format!(
+                "root {label}: {} {why}; nothing was changed. Choose another destination",
+                destination.display()
+            );
             refuse(Guard::Overlap, message)
         })?;
     }

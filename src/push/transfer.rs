@@ -6,13 +6,13 @@ use std::sync::mpsc as blocking;
 
 use tokio::sync::mpsc;
 
+use super::RootJob;
 use super::channel::{Channel, ChannelError, Outgoing};
 use super::rendezvous::{items_of, private_log};
 use super::report::HostReport;
 use super::session::SessionError;
 use super::signatures::SignatureQuery;
 use super::source::Source;
-use super::RootJob;
 use crate::model::{Kind, Meta, Problem, ProblemKind, RelPath, Sequence};
 use crate::observe::Phase;
 use crate::payload::LogReader;
@@ -211,7 +211,8 @@ fn changes_before<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item 
 /// What must be done when all content is there.
 fn changes_after<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
     let listing = &source.listing;
-    let links = plan.links.iter().map(|link| Change::Link { path: link.step.entry.path(listing), to: link.to.path(listing) });
+    let links =
+        plan.links.iter().map(|link| Change::Link { path: link.step.entry.path(listing), to: link.to.path(listing) });
     let symlinks = plan.symlinks.iter().map(|step| {
         let (_, node) = step.entry.of(listing);
         let target = match &node.kind {

@@ -88,8 +88,7 @@ impl Writer<'_> {
         self.may_delete(&path)?;
         let left = self.deletions_left.checked_sub(1);
         self.deletions_left = left.ok_or(WriteError::Protocol("more deletions than were announced"))?;
-        let removed =
-            if directory { self.applier.remove_directory(&path) } else { self.applier.remove_file(&path) };
+        let removed = if directory { self.applier.remove_directory(&path) } else { self.applier.remove_file(&path) };
         match removed {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => self.fail(path, error),

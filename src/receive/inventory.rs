@@ -29,7 +29,12 @@ pub(super) struct Listed {
 
 impl Listed {
     /// Lists `root`; `None` is a root that does not exist yet.
-    pub(super) fn of(root: Option<&Root>, fidelity: Fidelity, checksum: bool, owners: &SystemOwners) -> io::Result<Self> {
+    pub(super) fn of(
+        root: Option<&Root>,
+        fidelity: Fidelity,
+        checksum: bool,
+        owners: &SystemOwners,
+    ) -> io::Result<Self> {
         let mut listed = Listed {
             directories: Vec::new(),
             links: LinkTable::default(),
@@ -86,7 +91,12 @@ impl Listed {
     }
 
     /// Sends what the directories in `paths` hold now. One that is gone is left out.
-    pub(super) fn send_entries(&self, root: Option<&Root>, paths: &[RelPath], output: &Output) -> Result<(), WireError> {
+    pub(super) fn send_entries(
+        &self,
+        root: Option<&Root>,
+        paths: &[RelPath],
+        output: &Output,
+    ) -> Result<(), WireError> {
         let options = ScanOptions { checksum: self.checksum, ..ScanOptions::default() };
         for path in paths {
             let Some(root) = root else { break };

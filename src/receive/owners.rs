@@ -4,39 +4,42 @@ use crate::model::{OwnerMap, OwnerNames, Owners};
 
 use super::policy::OwnerPolicy;
 
-/// Maps all owners of the primary's tree. `privileged`: the receiver can give files to others.
-/// Without that, only what it could set anyway is mapped: nothing for users, its own groups.
-pub(super) fn map(names: &OwnerNames, policy: &OwnerPolicy, owners: &dyn Owners, privileged: bool) -> OwnerMap {
+/// Maps all owners of the primary's tree. `own_groups`: those that an unprivileged receiver can
+/// set; `None`: it is privileged and can set all.
+pub(super) fn map(
+    names: &OwnerNames,
+    policy: &OwnerPolicy,
+    owners: &dyn Owners,
+    own_groups: Option<&[u32]>,
+) -> OwnerMap {
+    let (fixed_user, fixed_group) = match policy {
+        OwnerPolicy::Fixed { user, group } => (user.as_str(), group.as_str()),
+        _ => ("", ""),
+    };
     let mut mapped = OwnerMap::default();
     for (id, name) in &names.users {
-        let local = local_id(*id, name.as_deref(), |name| owners.user_id(name), policy, |fixed| &fixed.0);
-        mapped.users.insert(*id, local.filter(|_| privileged));
+        let local = local_id(*id, name.as_deref(), &|name| owners.user_id(name), policy, fixed_user);
+        mapped.users.insert(*id, local.filter(|_| own_groups.is_none()));
     }
     for (id, name) in &names.groups {
-        let local = local_id(*id, name.as_deref(), |name| owners.group_id(name), policy, |fixed| &fixed.1);
-        mapped.groups.insert(*id, local.filter(|_| privileged));
+        let local = local_id(*id, name.as_deref(), &|name| owners.group_id(name), policy, fixed_group);
+        mapped.groups.insert(*id, local.filter(|local| own_groups.is_none_or(|own| own.contains(local))));
     }
     mapped
 }
 
-type Fixed<'a> = (&'a str, &'a str);
-
 fn local_id(
     id: u32,
     name: Option<&str>,
-    look_up: impl Fn(&str) -> Option<u32>,
+    look_up: &dyn Fn(&str) -> Option<u32>,
     policy: &OwnerPolicy,
-    side: impl Fn(&Fixed) -> &str,
+    fixed: &str,
 ) -> Option<u32> {
     match policy {
         OwnerPolicy::Receiver => None,
         OwnerPolicy::Numeric => Some(id),
-        OwnerPolicy::Fixed { user, group } => {
-            let pair = (user.as_str(), group.as_str());
-            let wanted = side(&pair);
-            look_up(wanted).or_else(|| wanted.parse().ok())
-        }
-        OwnerPolicy::Preserve => match name.and_then(&look_up) {
+        OwnerPolicy::Fixed { .. } => look_up(fixed).or_else(|| fixed.parse().ok()),
+        OwnerPolicy::Preserve => match name.and_then(look_up) {
             Some(local) => Some(local),
             // A name that is not known here must never become root by its number.
             None => (id != 0 || name.is_none_or(|name| name == "root")).then_some(id),
@@ -68,7 +71,7 @@ mod tests {
     fn mapped(policy: OwnerPolicy, id: u32, name: Option<&str>) -> Option<u32> {
         let mut names = OwnerNames::default();
         names.users.insert(id, name.map(Into::into));
-        map(&names, &policy, &Table, true).users[&id]
+        map(&names, &policy, &Table, None).users[&id]
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid, getgroups};
 use thiserror::Error;
 
 use super::inventory::Listed;
@@ -17,7 +17,7 @@ use super::link::{PrimaryLink, standard_streams};
 use super::policy::{Durability, OwnerPolicy, Policy, Roots};
 use super::writer::{WriteError, Writer};
 use super::{owners, signature, state};
-use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, RelPath, Sequence, Term};
+use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, RelPath, Sequence, Term};
 use crate::tree::{Root, RootError, StageError, Staging, SystemOwners, read_state};
 use crate::wire::{
     Begin, BlockReader, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome, WireError,
@@ -117,8 +117,9 @@ impl Session<'_> {
         let found = self.open_root(roots, &hello)?;
         let fidelity = self.fidelity();
         self.welcome(&hello, &found, fidelity)?;
-        let listed = Listed::of(found.root.as_ref(), fidelity, hello.checksum, &self.owners)
-            .map_err(|error| refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display())))?;
+        let listed = Listed::of(found.root.as_ref(), fidelity, hello.checksum, &self.owners).map_err(|error| {
+            refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
+        })?;
         self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
         match self.compare(&found, &listed)? {
             None => Ok(()),
@@ -215,7 +216,7 @@ impl Session<'_> {
             allow_delete: self.policy.allow_delete,
             state: found.state.clone(),
             free_bytes: free.as_ref().map_or(u64::MAX, |free| free.bytes),
-            free_inodes: free.as_ref().map_or(u64::MAX, |free| free.inodes),
+            free_inodes: free.as_ref().and_then(|free| free.inodes),
             notes: Vec::new(),
         };
         Ok(self.link.send(&ToPrimary::Welcome(welcome))?)
@@ -229,7 +230,9 @@ impl Session<'_> {
                     let owners = self.map_owners(&names);
                     listed.send_directories(owners, &self.link.output)?;
                 }
-                ToReceiver::GetEntries { paths } => listed.send_entries(found.root.as_ref(), &paths, &self.link.output)?,
+                ToReceiver::GetEntries { paths } => {
+                    listed.send_entries(found.root.as_ref(), &paths, &self.link.output)?
+                }
                 ToReceiver::Begin(begin) => return Ok(Some(begin)),
                 _ => return Err(misplaced("something else than a question")),
             }
@@ -238,7 +241,8 @@ impl Session<'_> {
     }
 
     fn map_owners(&self, names: &OwnerNames) -> OwnerMap {
-        owners::map(names, &self.policy.owner, &self.owners, self.privileged())
+        let own_groups = (!self.privileged()).then(own_groups);
+        owners::map(names, &self.policy.owner, &self.owners, own_groups.as_deref())
     }
 
     fn write(&mut self, hello: &Hello, found: Found, fidelity: Fidelity, begin: Begin) -> Result<(), End> {
@@ -257,7 +261,9 @@ impl Session<'_> {
         if let (Some(fleet), None) = (&hello.fleet, &recorded) {
             // From here on the root is this fleet's, also if this push does not come to its end.
             let claim = record(hello, fleet, Sequence(0));
-            staging.write_state(&state::encode(&claim)).map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
+            staging
+                .write_state(&state::encode(&claim))
+                .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
         }
         let mut writer = Writer::new(root, staging, self.policy, fidelity, self.map_owners(&begin.names));
         writer.deletions_left = begin.deletions;
@@ -269,7 +275,11 @@ impl Session<'_> {
     }
 
     /// Takes changes and content until the primary says that it was all.
-    fn take_changes(&mut self, writer: &mut Writer, root_meta: &mut Option<Meta>) -> Result<(Sequence, bool), WriteEnd> {
+    fn take_changes(
+        &mut self,
+        writer: &mut Writer,
+        root_meta: &mut Option<Meta>,
+    ) -> Result<(Sequence, bool), WriteEnd> {
         let mut told = Instant::now();
         loop {
             let frame = self.link.receive().map_err(End::Wire)?.ok_or(End::Interrupted)?;
@@ -322,17 +332,15 @@ impl Session<'_> {
         root_meta: Option<Meta>,
         keep_state: bool,
     ) -> Result<crate::wire::Committed, WriteEnd> {
-        for (path, mode) in writer.applier.take_loosened() {
-            // The primary has set most of them meanwhile; the others get back what they had.
-            writer.restore_mode(&path, mode);
-        }
+        writer.applier.restore_loosened();
         writer.make_durable()?;
         if let (Some(fleet), true) = (&hello.fleet, wanted) {
             let state = record(hello, fleet, sequence);
             writer.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
         }
         if writer.owners_denied > 0 {
-            let user = self.owners.user(geteuid().as_raw());
+            let own = geteuid().as_raw();
+            let user = self.owners.user_name(own).unwrap_or_else(|| own.to_string());
             writer.outcome.notes.push(format!(
                 "the owner of {} entries could not be set: the receiver runs as {user}, which may not give files away",
                 writer.owners_denied
@@ -351,6 +359,13 @@ impl Session<'_> {
         outcome.sequence = sequence;
         Ok(outcome)
     }
+}
+
+/// The groups that an unprivileged process may give its files to.
+fn own_groups() -> Vec<u32> {
+    let mut groups = vec![getegid().as_raw()];
+    groups.extend(getgroups().unwrap_or_default().iter().map(|group| group.as_raw()));
+    groups
 }
 
 /// How taking changes can end early.
@@ -402,12 +417,12 @@ fn check_room(root: &Root, begin: &Begin, path: &std::path::Path) -> Result<(), 
         );
         return Err(refuse(RefusalKind::NoSpace, message));
     }
-    if begin.need_inodes > free.inodes {
+    if let Some(free_inodes) = free.inodes.filter(|free| begin.need_inodes > *free) {
         let message = format!(
             "{}: the filesystem has too few inodes: {} are needed and {} are free; nothing was changed",
             path.display(),
             begin.need_inodes,
-            free.inodes
+            free_inodes
         );
         return Err(refuse(RefusalKind::NoSpace, message));
     }
@@ -421,9 +436,10 @@ fn stage_refusal(path: &std::path::Path, error: &StageError) -> End {
 
 fn write_refusal(path: &std::path::Path, error: &WriteError) -> End {
     match error {
-        WriteError::NoSpace(error) => {
-            refuse(RefusalKind::NoSpace, format!("{}: no room is left: {error}; what was under way was discarded", path.display()))
-        }
+        WriteError::NoSpace(error) => refuse(
+            RefusalKind::NoSpace,
+            format!("{}: no room is left: {error}; what was under way was discarded", path.display()),
+        ),
         WriteError::Failed(error) => refuse(RefusalKind::Failed, format!("{}: {error}", path.display())),
         WriteError::Protocol(what) => misplaced(what),
     }

@@ -139,7 +139,9 @@ impl<'a> Writer<'a> {
             Record::Copy { offset, bytes } => self.piece(Op::Copy { offset, len: bytes }),
             Record::Hole { bytes } => self.hole(bytes),
             Record::End { digest } => self.end(digest),
-            Record::Cancel => self.open.take().map(drop).ok_or(WriteError::Protocol("the end of a file that did not begin")),
+            Record::Cancel => {
+                self.open.take().map(drop).ok_or(WriteError::Protocol("the end of a file that did not begin"))
+            }
             Record::File { .. } | Record::Begin { .. } => Err(WriteError::Protocol("a file inside another")),
         }
     }
@@ -309,13 +311,6 @@ impl<'a> Writer<'a> {
     /// Whether a file is under way.
     pub(super) fn is_inside_file(&self) -> bool {
         self.open.is_some()
-    }
-
-    /// Gives a directory back the mode it had before it was opened up for work in it, unless the
-    /// primary has set another meanwhile.
-    pub(super) fn restore_mode(&mut self, path: &RelPath, mode: u32) {
-        // A directory that went away needs no mode.
-        let _ = self.applier.tighten(path, mode);
     }
 
     fn fail_open(&mut self, error: io::Error) -> Result<(), WriteError> {

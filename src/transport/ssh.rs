@@ -180,12 +180,13 @@ fn one_line(error: &dyn std::error::Error) -> String {
 fn explain(error: openssh::Error) -> SshError {
     let openssh::Error::Connect(error) = error else {
         return match error {
-            openssh::Error::Master(error) | openssh::Error::Ssh(error) => SshError::Local(error),
+            openssh::Error::Master(error) => SshError::Local(error),
             other => SshError::Unreachable(one_line(&other)),
         };
     };
     let text = error.to_string();
-    let clean: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('@')).collect();
+    let clean: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('@')).collect();
     let said = clean.join(" ");
     let said: String = said.chars().map(|char| if char.is_control() { '?' } else { char }).take(300).collect();
     if text.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
