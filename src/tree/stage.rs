@@ -608,10 +608,26 @@ mod tests {
         assert_eq!(read_state(&fixture.root).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
+    /// Set for the process that runs a test once more as a receiver runs: with umask 0.
+    const UMASK_0: &str = "RFLEET_TEST_UMASK_0";
+
+    #[test]
+    fn a_sealed_file_has_all_its_attributes_with_umask_0_too() {
+        let name = "tree::stage::tests::a_sealed_file_has_all_its_attributes";
+        let mut again = std::process::Command::new("/proc/self/exe");
+        let output = again.args(["--exact", name]).env(UMASK_0, "1").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    }
+
     #[test]
     fn a_sealed_file_has_all_its_attributes() {
+        if std::env::var_os(UMASK_0).is_some() {
+            rustix::process::umask(Mode::empty());
+        }
         let fixture = Fixture::new();
         let staging = Staging::open(&fixture.root).unwrap();
+        assert_eq!(staging.stage.exact_modes, std::env::var_os(UMASK_0).is_some());
         for mode in [0o644, 0o400, 0o000, 0o6755, 0o1777] {
             let mut file = staging.create_file(mode).unwrap();
             file.file().write_all(b"text").unwrap();
