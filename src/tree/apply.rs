@@ -17,9 +17,10 @@ use rustix::fs::{self, FileType, Mode};
 use rustix::io::Errno;
 
 use super::beneath::{Dir, NAME_ANY, NAME_DIR, Parents, Root, Stat};
+use super::dispose;
 use super::meta::{self, Hold, LocalMeta};
 use super::stage::{Staged, StagedKind};
-use crate::model::{Kind, ProblemKind, RelPath, SpecialKind};
+use crate::model::{Kind, ProblemKind, RESERVED_NAME, RelPath, SpecialKind};
 
 /// Changes one root. Paths in tree order are fastest, since parents stay open.
 #[derive(Debug)]
@@ -50,13 +51,13 @@ impl Applier {
     /// waits in the stage for [`super::Staging::dispose_replaced`].
     ///
     /// # Errors
-    /// `IsADirectory` or `AlreadyExists` if a directory is in the way and not allowed, else the
-    /// operating system's. On any error `staged` is discarded and `path` holds what it held.
+    /// `IsADirectory` or `AlreadyExists` if a directory is in the way and not allowed,
+    /// `DirectoryNotEmpty` if another root's `.rfleet` lies below it, else the operating system's. On any error `staged` is discarded and `path` holds what it held.
     pub fn place(&mut self, mut staged: Staged, path: &RelPath, allow_directory: bool) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
-        let mut result = put(&mut staged, &dir, name, allow_directory);
+        let mut result = self.put(&mut staged, path, (&dir, name), allow_directory);
         if is_denied(&result) && (self.loosen_dir(path, &dir) | (allow_directory && loosen_old_directory(&dir, name))) {
-            result = put(&mut staged, &dir, name, allow_directory);
+            result = self.put(&mut staged, path, (&dir, name), allow_directory);
         }
         if let Ok(true) = result {
             self.parents.forget(path);
@@ -135,6 +136,36 @@ impl Applier {
     /// The operating system's: then nothing is known to be durable.
     pub fn sync(&self) -> io::Result<()> {
         Ok(fs::syncfs(self.parents.root().fd())?)
+    }
+
+    /// As [`put`], with a look through a directory before it is replaced.
+    fn put(&self, staged: &mut Staged, path: &RelPath, at: (&Dir, &[u8]), allow_directory: bool) -> io::Result<bool> {
+        let result = put(staged, at.0, at.1, false);
+        if !allow_directory || !matches!(errno(&result), Some(Errno::ISDIR | Errno::EXIST)) {
+            return result;
+        }
+        if self.holds_a_root(path)? {
+            return Err(Errno::NOTEMPTY.into());
+        }
+        put(staged, at.0, at.1, true)
+    }
+
+    /// Whether another root's `.rfleet` lies anywhere below the directory `path`.
+    ///
+    /// RACE: one that is made between this look and the replacement goes with its directory.
+    fn holds_a_root(&self, path: &RelPath) -> io::Result<bool> {
+        let mut ahead = vec![path.clone()];
+        while let Some(path) = ahead.pop() {
+            match self.parents.root().dir(&path).and_then(|dir| dispose::directories(&dir)) {
+                Ok(names) if names.iter().any(|name| **name == *RESERVED_NAME) => return Ok(true),
+                // Names that make the path too long lie deeper than any root can.
+                Ok(names) => ahead.extend(names.iter().filter_map(|name| path.join(name).ok())),
+                // Gone or withheld: no root that this user serves is there.
+                Err(error) if matches!(problem_kind(&error), ProblemKind::Failed) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     fn in_parent<T>(&mut self, path: &RelPath, work: impl Fn(&Dir, &[u8]) -> io::Result<T>) -> io::Result<T> {
@@ -384,6 +415,17 @@ mod tests {
                 assert!(!fixture.names().contains(&".rfleet".to_owned()));
             }
         }
+    }
+
+    #[test]
+    fn another_root_s_state_below_a_directory_keeps_it() {
+        let fixture = Fixture::with(&["d", "d/e", "d/e/.rfleet", "d/e/.rfleet/state=precious", "d/f=x"]);
+        let staging = Staging::open(&fixture.root).unwrap();
+        let mut apply = Applier::new(&fixture.root);
+        let error = apply.place(file(&staging, "new"), &path("d"), true).unwrap_err();
+        assert_eq!(problem_kind(&error), ProblemKind::Conflict);
+        assert_eq!(fixture.text("d/e/.rfleet/state"), "precious");
+        assert_eq!(names(&fixture.path.join("d")), ["e", "f"]);
     }
 
     #[test]

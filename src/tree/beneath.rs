@@ -557,7 +557,7 @@ mod tests {
     fn only_regular_files_are_opened_and_a_pipe_does_not_block() {
         let fixture = Fixture::with(&["d", "l>f", "f=x"]);
         let fifo = rustix::fs::FileType::Fifo;
-        fs::mknodat(&fs::open(&fixture.path, LIST, Mode::empty()).unwrap(), "p", fifo, Mode::RUSR, 0).unwrap();
+        fs::mknodat(fs::open(&fixture.path, LIST, Mode::empty()).unwrap(), "p", fifo, Mode::RUSR, 0).unwrap();
         let top = fixture.root.dir(&path("")).unwrap();
         for name in [&b"d"[..], b"l", b"p"] {
             assert_eq!(errno(top.open_file(name)), Errno::LOOP, "{name:?}");

@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn torn_content_is_never_whole() {
-        let changes: [(&str, fn(&std::path::Path)); 5] = [
+        type Change = fn(&std::path::Path);
+        let changes: [(&str, Change); 5] = [
             ("grows", |at| fs::OpenOptions::new().append(true).open(at).unwrap().write_all(b"more").unwrap()),
             ("shrinks", |at| fs::OpenOptions::new().write(true).open(at).unwrap().set_len(3).unwrap()),
             ("is written over", |at| {
@@ -219,7 +220,6 @@ mod tests {
         ];
         for (what, change) in changes {
             let fixture = Fixture::with(&["f=hello world"]);
-            // Away from now, so that a change's ctime differs even where the clock is coarse.
             let mut reader = open(&fixture, "f").unwrap();
             reader.read(&mut [0; 2]).unwrap();
             wait_for_a_tick(&fixture);
@@ -268,7 +268,7 @@ mod tests {
     fn a_file_without_the_right_to_read_is_denied() {
         if is_unprivileged("tree::read::tests::a_file_without_the_right_to_read_is_denied") {
             let fixture = Fixture::with(&["f=x"]);
-            fs::set_permissions(fixture.path.join("f"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(fixture.path.join("f"), fs::Permissions::from_mode(0o000)).unwrap();
             assert!(matches!(open(&fixture, "f"), Err(ReadError::Denied)));
         }
     }

@@ -258,27 +258,35 @@ impl<'a> Lister<'a> {
 
     fn list(&mut self, dir: &Dir, path: RelPath, links: &mut Links<'_>) -> io::Result<DirListing> {
         let meta = dir.stat_self()?.meta();
-        let mut found: Vec<(Node, Option<Stat>)> = Vec::new();
+        let mut nodes: Vec<Node> = Vec::new();
+        // Few files have several names: their numbers are kept apart, so that nodes stay small to sort.
+        let mut linked: HashMap<Box<[u8]>, Stat> = HashMap::new();
         let mut buffer = std::mem::take(&mut self.list_buffer);
         let listed = dir.each_name(&mut buffer, &mut |name| {
-            found.extend(self.look(dir, &path, name));
+            if let Some((node, stat)) = self.look(dir, &path, name) {
+                if stat.nlink > 1 && stat.is_file() {
+                    linked.insert(node.name.clone(), stat);
+                }
+                nodes.push(node);
+            }
             Ok(())
         });
         self.list_buffer = buffer;
         listed?;
-        found.sort_unstable_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // A name can come twice when its directory changes while it is listed.
-        found.dedup_by(|(a, _), (b, _)| a.name == b.name);
-        let mut nodes = Vec::with_capacity(found.len());
-        for (mut node, linked) in found {
-            self.complete(dir, &path, &mut node, linked.as_ref(), links);
-            nodes.push(node);
+        nodes.dedup_by(|a, b| a.name == b.name);
+        if self.options.checksum || !linked.is_empty() {
+            for node in &mut nodes {
+                let stat = linked.get(&node.name);
+                self.complete(dir, &path, node, stat, links);
+            }
         }
         Ok(DirListing { path, meta, nodes })
     }
 
-    /// The entry `name`, unless it is left out; with its `Stat` if it is a file of several names.
-    fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Option<Stat>)> {
+    /// The entry `name`, unless it is left out.
+    fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Stat)> {
         let bytes = name.to_bytes();
         if bytes == RESERVED_NAME {
             return None;
@@ -308,8 +316,7 @@ impl<'a> Lister<'a> {
                 return None;
             }
         }
-        let linked = (stat.nlink > 1 && stat.is_file()).then_some(stat);
-        Some((Node { name: bytes.into(), kind, meta: stat.meta() }, linked))
+        Some((Node { name: bytes.into(), kind, meta: stat.meta() }, stat))
     }
 
     /// Fills what is known only in name order (links) or costs reading (digests).
