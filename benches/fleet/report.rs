@@ -102,7 +102,7 @@ pub fn render(outcomes: &[Outcome]) -> String {
         (0..TITLES.len()).map(|column| if column < 2 { "---".to_owned() } else { "---:".to_owned() }).collect();
     rows.insert(1, rule);
     let markdown: String = rows.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect();
-    format!("{plain}\n{}\n{markdown}", comparisons(outcomes).join("\n"))
+    format!("{plain}\n{}\n\n{markdown}", comparisons(outcomes).join("\n"))
 }
 
 /// What a single row cannot say.

@@ -142,7 +142,7 @@ impl Generator {
         }
         let (dir, endings) = *self.random.pick(&PLUGIN_DIRS);
         let ending = *self.random.pick(endings);
-        let size = skewed_size(&mut self.random, 300.0, 150.0, 2.4);
+        let size = skewed_size(&mut self.random, 300.0, 150.0, 2.35);
         let mut text =
             String::from("<?php\n/**\n * This file is part of the package. See LICENSE for the terms.\n */\n");
         while text.len() < size {
