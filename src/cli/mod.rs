@@ -1,0 +1,5 @@
+//! The command line: one file per command.
+
+// check
+pub mod progress;
+pub mod render;
