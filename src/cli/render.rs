@@ -54,7 +54,8 @@ pub fn shown_path(path: &Path) -> String {
 }
 
 /// The summary for people, several lines, each with its end. `command` is `push` or `verify`, `seconds` the
-/// time of the whole. Refusals of guards are not in it: they are said on standard error.
+/// time of the whole; `dry_run` says that nothing was to be changed, as by a verification that only compares.
+/// Refusals of guards are not in it: they are said on standard error.
 pub fn summary(command: &str, reports: &[RootReport], seconds: f64, dry_run: bool) -> String {
     let wording = Wording { verify: command == "verify", dry_run };
     let mut out = String::new();
@@ -77,7 +78,8 @@ impl Wording {
     fn state(self, state: HostState) -> &'static str {
         match state {
             HostState::Unchanged if self.verify => "equal",
-            HostState::Planned | HostState::Done if self.verify => "different",
+            HostState::Planned if self.verify => "different",
+            HostState::Done if self.verify => "repaired",
             state => state.name(),
         }
     }
@@ -114,7 +116,7 @@ fn row(host: &HostReport, wording: Wording) -> Vec<String> {
     row.push(format!("{} created", HumanCount(totals.created)));
     row.push(format!("{} updated", HumanCount(totals.updated)));
     row.push(format!("{} deleted", HumanCount(totals.deleted)));
-    if wording.verify || wording.dry_run {
+    if wording.dry_run {
         row.push(format!("{} to send", HumanBytes(totals.content_bytes)));
     } else {
         row.push(count(host.files_sent, "file", "files"));
@@ -203,7 +205,7 @@ fn total(reports: &[RootReport], seconds: f64, wording: Wording) -> String {
     let hosts = count(number(worst.len()), "host", "hosts");
     let mut line = if states.is_empty() { hosts } else { format!("{hosts}: {states}") };
     let all = || reports.iter().flat_map(|report| &report.hosts);
-    if wording.dry_run || wording.verify {
+    if wording.dry_run {
         let bytes = all().map(|host| host.totals.content_bytes).fold(0, u64::saturating_add);
         let _ = write!(line, "; {} to send", HumanBytes(bytes));
     } else {

@@ -86,6 +86,13 @@ fn a_verification_speaks_of_equal_and_different() {
 }
 
 #[test]
+fn a_repair_says_what_was_sent() {
+    let text = summary("verify", &[report(vec![done("web1")])], 0.5, false);
+    assert!(text.contains("web1  repaired  12 created"), "{text}");
+    assert!(text.contains("1.20 MiB sent"), "{text}");
+}
+
+#[test]
 fn a_refusal_is_left_to_standard_error() {
     let refused = HostReport { error: Some("guard text".into()), ..host("web1", HostState::Refused) };
     let mut source = report(vec![refused]);
@@ -114,7 +121,7 @@ fn twenty_problems_are_shown_and_the_rest_is_counted() {
     assert!(text.contains("28 problems"), "{text}");
 }
 
-/// S31: names from a tree or a peer reach terminals escaped, and JSON whole.
+/// Names from a tree or a peer reach terminals escaped, and JSON whole.
 #[test]
 fn nothing_hostile_reaches_a_terminal() {
     let bad = "a\x1b[2J\n\r\u{9b}1m\u{202e}b";
