@@ -218,7 +218,8 @@ fn remove(path: &Path) {
 pub fn mutate(root: &Path, rng: &mut Rng, count: usize) {
     for serial in 0..count {
         let listed = list(root);
-        let fresh = name(rng, 100_000 + rng.below(1_000_000) * 100 + serial);
+        let serial = 100_000 + rng.below(1_000_000) * 100 + serial;
+        let fresh = name(rng, serial);
         let parent =
             if listed.dirs.is_empty() || rng.chance(4) { root.to_owned() } else { rng.pick(&listed.dirs).clone() };
         match rng.below(12) {
