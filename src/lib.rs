@@ -30,5 +30,11 @@
 pub mod config;
 pub mod delta;
 pub mod model;
+pub mod observe;
+pub mod payload;
 pub mod plan;
+pub mod push;
+pub mod receive;
+pub mod transport;
+pub mod tree;
 pub mod wire;

@@ -217,7 +217,6 @@ impl<'a> Comparison<'a> {
     }
 
     fn compare_file(&mut self, entry: EntryRef, node: &Node, theirs: Option<&Node>, replaced_entries: u64) {
-        let path = entry.path(self.source);
         if let Some(to) = self.links.target_of(entry) {
             return self
                 .make(entry, node, theirs, replaced_entries, |plan, step| plan.links.push(LinkStep { step, to }));

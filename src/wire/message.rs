@@ -41,6 +41,8 @@ pub struct Hello {
     pub read_only: bool,
     /// Compare contents, not sizes and times.
     pub checksum: bool,
+    /// A root of another fleet may be taken over.
+    pub adopt: bool,
 }
 
 /// What a receiver's `.rfleet/state` says.
@@ -73,8 +75,8 @@ pub struct Welcome {
     pub state: Option<RootState>,
     /// Room for content.
     pub free_bytes: u64,
-    /// Room for entries; `u64::MAX` where the filesystem has no limit.
-    pub free_inodes: u64,
+    /// Room for entries; `None` where the filesystem has no limit.
+    pub free_inodes: Option<u64>,
     /// Something an operator should know, said once.
     pub notes: Vec<String>,
 }

@@ -1,0 +1,267 @@
+//! The built configuration: plain typed values, checked, with defaults filled in.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::DeleteLimit;
+
+/// `[[root]]`: one directory tree to keep the same everywhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootConfig {
+    /// Its name on every host.
+    pub name: String,
+    /// Where it lies, absolute and normalised; a host can have its own place for it.
+    pub path: PathBuf,
+    /// What is left out, in gitignore syntax; each pattern is known to compile.
+    pub exclude: Vec<String>,
+    /// Whether what vanished here is deleted on the secondaries.
+    pub delete: bool,
+    /// How many deletions a cycle may do.
+    pub max_delete: DeleteLimit,
+    /// A file that must exist in the source; a relative name.
+    pub require: Option<String>,
+    /// Prefix under the mirror's own: empty, or ends with `/`.
+    pub key: String,
+}
+
+/// `[role]`: how a host knows whether it is the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleConfig {
+    /// Where the role is read.
+    pub source: RoleSource,
+    /// The primary's host name or instance id; always there with [`RoleSource::Static`].
+    pub primary: Option<String>,
+}
+
+/// Where a host's role is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleSource {
+    /// A tag of the EC2 instance.
+    Ec2Tag,
+    /// The file in a bucket that discovery reads.
+    Bucket,
+    /// The holder of the lease.
+    Lease,
+    /// This configuration.
+    Static,
+}
+
+/// `[discovery]`: who is in the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoveryConfig {
+    /// Where the members are found.
+    pub source: DiscoverySource,
+    /// EC2: the tag whose value is the fleet's name.
+    pub tag: String,
+    /// EC2: the tags on the primary that list the secondaries instead.
+    pub hosts_tag: Option<String>,
+    /// EC2: which address of an instance is used.
+    pub address: AddressSource,
+    /// How long a result is used before discovery runs again.
+    pub refresh: Duration,
+    /// Static: the members; `None` if the key is absent (then every `[[host]]` is one).
+    pub hosts: Option<Vec<super::HostAddress>>,
+    /// Command: what prints the members; never empty.
+    pub command: Option<Vec<String>>,
+    /// Bucket: URL of the file that lists the members.
+    pub file: Option<String>,
+}
+
+/// Where the members of the fleet are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiscoverySource {
+    /// Tags of EC2 instances.
+    Ec2,
+    /// A file in a bucket.
+    Bucket,
+    /// This configuration.
+    Static,
+    /// A command's output.
+    Command,
+}
+
+/// Which address of an EC2 instance is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressSource {
+    /// The private IPv4 address.
+    PrivateIp,
+    /// The private DNS name.
+    PrivateDns,
+    /// The public IPv4 address.
+    PublicIp,
+    /// The public DNS name.
+    PublicDns,
+    /// The value of this tag.
+    Tag(String),
+}
+
+/// `[[host]]`: what discovery cannot know of one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// The host it is about.
+    pub name: String,
+    /// Its SSH port.
+    pub port: Option<u16>,
+    /// Places of roots that differ on this host, by root name; absolute and normalised.
+    pub paths: BTreeMap<String, PathBuf>,
+    /// What gives stdin and stdout of its receiver instead of SSH; never empty.
+    pub command: Option<Vec<String>>,
+}
+
+/// `[push]`: how the primary pushes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushConfig {
+    /// Whether the agent watches for file events.
+    pub events: bool,
+    /// Time between full scans of the agent.
+    pub interval: Duration,
+    /// Quiet time before a changed file is sent.
+    pub settle: Duration,
+    /// Longest time that `settle` may hold a file back; not below `settle`.
+    pub settle_max: Duration,
+    /// Time between verifications of a host.
+    pub verify_interval: Duration,
+    /// Hosts at a time, at least 1.
+    pub parallel: u32,
+    /// Bytes per second for this host, `None` without a limit.
+    pub bandwidth: Option<u64>,
+    /// Failed cycles in a row after which the agent exits; 0 is never.
+    pub max_failures: u32,
+    /// Silence after which a host is given up.
+    pub timeout: Duration,
+}
+
+/// `[ssh]`: how hosts are reached. What is `None` is left to ssh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshConfig {
+    /// User to log in as, unless the host names one.
+    pub user: Option<String>,
+    /// Private key; absolute.
+    pub identity_file: Option<PathBuf>,
+    /// Known host keys; absolute.
+    pub known_hosts: Option<PathBuf>,
+    /// What to do with a host key that is not known.
+    pub host_keys: HostKeys,
+    /// An ssh_config file; absolute.
+    pub config: Option<PathBuf>,
+    /// What runs on the far side, split into words; never empty.
+    pub receiver: Vec<String>,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+}
+
+/// What to do with a host key that is not known. A changed key is always refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostKeys {
+    /// Refuse it.
+    Strict,
+    /// Take it and remember it.
+    AcceptNew,
+}
+
+/// `[receive]`: this host's own policy as a secondary. Nothing on the wire can widen it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiveConfig {
+    /// Whether deletions are done.
+    pub allow_delete: bool,
+    /// Whom files belong to.
+    pub owner: OwnerPolicy,
+    /// Whether setuid and setgid bits are kept.
+    pub setuid: bool,
+    /// Whether device nodes are made.
+    pub devices: bool,
+    /// What is on disk before a commit is acknowledged.
+    pub durability: Durability,
+    /// How long replaced and deleted files are kept; `None` if they are not.
+    pub attic: Option<Duration>,
+    /// Largest size of what is kept, in bytes.
+    pub attic_max: u64,
+    /// Whether the receiver confines itself to its roots.
+    pub sandbox: bool,
+    /// What runs after a commit.
+    pub on_commit: Vec<CommitHook>,
+}
+
+/// Whom received files belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnerPolicy {
+    /// Owner and group by name, else by number.
+    Preserve,
+    /// Owner and group by number.
+    Numeric,
+    /// Always these; names or numbers.
+    Fixed {
+        /// The user.
+        user: String,
+        /// The group.
+        group: String,
+    },
+    /// Whoever runs the receiver.
+    Receiver,
+}
+
+/// What is on disk before a commit is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Whatever the kernel has written by then.
+    None,
+    /// All of it.
+    Commit,
+}
+
+/// One of `[receive] on_commit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitHook {
+    /// Which paths it is for, in gitignore syntax.
+    pub pattern: String,
+    /// What runs; never empty.
+    pub run: Vec<String>,
+}
+
+/// `[mirror]`: the copy in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorConfig {
+    /// `s3://`, `gs://`, `az://` or `file:///` URL.
+    pub url: String,
+    /// Endpoint of an S3-compatible store, an `http://` or `https://` URL.
+    pub endpoint: Option<String>,
+    /// Whether changes that others make in the bucket are taken in.
+    pub pull: bool,
+    /// Whether a secondary takes changes from the bucket.
+    pub follow: bool,
+    /// Requests at a time, at least 1.
+    pub concurrency: u32,
+    /// The CDN in front of it.
+    pub cloudfront: Option<CloudfrontConfig>,
+}
+
+/// `[mirror] cloudfront`: what is invalidated after a publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudfrontConfig {
+    /// Id of the distribution.
+    pub distribution: String,
+    /// Path prefixes, each with a leading `/`.
+    pub paths: Vec<String>,
+}
+
+/// `[failover]`: the right to be primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailoverConfig {
+    /// Whether the primary holds a lease in the mirror's bucket.
+    pub lease: bool,
+    /// How long a lease holds without renewal.
+    pub ttl: Duration,
+    /// Whether this host may promote itself when the lease lapses.
+    pub automatic: bool,
+    /// What runs on promotion; none of them empty.
+    pub on_promote: Vec<Vec<String>>,
+}
+
+/// `[serve]`: HTTP for status, metrics and health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}

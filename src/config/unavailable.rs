@@ -1,0 +1,82 @@
+//! What a file may ask for and this version does not do yet. The list shrinks with each release.
+//!
+//! Three kinds:
+//!
+//! - What changes which host is primary, where it pushes, or what a cycle does: the caller refuses
+//!   ([`unavailable`]). To ignore it would push from or to the wrong hosts, or leave undone what the
+//!   operator relies on: another `[role] source` or `[discovery] source`, `[mirror]`, `[failover]`,
+//!   `[receive] on_commit`.
+//! - What protects a secondary beyond a cycle, where the file asks for it in so many words: a
+//!   warning ([`warnings`]), as the cycle itself is right without it: `[receive] attic`,
+//!   `attic_max`, `devices` and `sandbox`.
+//! - What only the agent uses, as a one-shot push has no use for it by its nature: nothing is said.
+//!   `[serve]`, `[push] events`, `interval`, `settle`, `settle_max`, `verify_interval` and
+//!   `max_failures`, `[discovery] refresh`; also the keys of a discovery source that is not in use,
+//!   and `key` of a root without a mirror.
+
+use toml::Spanned;
+
+use super::options::{DiscoverySource, RoleSource};
+use super::raw::RawReceive;
+use super::{Config, same_host};
+
+/// What this version cannot do although the file asks for it, one line each.
+pub(super) fn unavailable(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut add = |asked: bool, line: &str| {
+        if asked {
+            lines.push(line.to_owned());
+        }
+    };
+    let role = config.role.as_ref().map(|role| role.source);
+    let other_role = role.is_some_and(|source| source != RoleSource::Static);
+    add(other_role, "[role] source: this version knows only `static`");
+    let other_discovery = config.discovery.source != DiscoverySource::Static;
+    add(other_discovery, "[discovery] source: this version knows only `static`");
+    add(config.mirror.is_some(), "[mirror]: this version keeps no mirror");
+    add(config.failover.is_some(), "[failover]: this version has no failover");
+    add(!config.receive.on_commit.is_empty(), "[receive] on_commit: this version runs no hooks");
+    lines
+}
+
+/// Protections that the file asks for in so many words, as against having them by default.
+pub(super) struct Promised {
+    attic: bool,
+    devices: bool,
+    sandbox: bool,
+}
+
+impl Promised {
+    /// What `raw` asks for.
+    pub fn of(raw: Option<&RawReceive>) -> Self {
+        let Some(raw) = raw else { return Promised { attic: false, devices: false, sandbox: false } };
+        let is_true = |field: &Option<Spanned<bool>>| field.as_ref().is_some_and(|flag| *flag.get_ref());
+        Promised {
+            attic: raw.attic.is_some() || raw.attic_max.is_some(),
+            devices: is_true(&raw.devices),
+            sandbox: is_true(&raw.sandbox),
+        }
+    }
+}
+
+/// What is worth a line in the log though the configuration is used.
+pub(super) fn warnings(config: &Config, promised: &Promised) -> Vec<String> {
+    let mut lines = Vec::new();
+    if promised.attic && config.receive.attic.is_some() {
+        lines.push("[receive] attic: this version keeps nothing of what it replaces or deletes".to_owned());
+    }
+    if promised.devices {
+        lines.push("[receive] devices: this version makes no device nodes".to_owned());
+    }
+    if promised.sandbox {
+        lines.push("[receive] sandbox: this version does not confine the receiver".to_owned());
+    }
+    if config.discovery.source == DiscoverySource::Static {
+        let members = config.static_hosts();
+        for host in config.hosts.iter().filter(|host| !members.iter().any(|member| same_host(&member.name, &host.name)))
+        {
+            lines.push(format!("[[host]] {}: not in [discovery] hosts, so not a member of the fleet", host.name));
+        }
+    }
+    lines
+}

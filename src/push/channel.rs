@@ -1,0 +1,252 @@
+//! Messages over a link: framing, heartbeats, counting, and a bound on silence.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::limit::Limiter;
+use crate::transport::{ErrorText, Exit, Link, Peer};
+use crate::wire::{FrameKind, HEADER_BYTES, Header, Refusal, ToPrimary, ToReceiver, WireError, decode, encode};
+
+/// How often something is said when there is nothing to say.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Frames that wait to be written; with a megabyte each this is what a slow link holds in memory.
+const OUTGOING_FRAMES: usize = 2;
+
+/// Messages that wait to be looked at.
+const INCOMING_MESSAGES: usize = 16;
+
+/// How long an ended receiver may take to be gone.
+const EXIT_GRACE: Duration = Duration::from_secs(3);
+
+/// Why a session ended before its end.
+#[derive(Debug, Error)]
+pub(super) enum ChannelError {
+    #[error("it was silent for {} s; given up", .0.as_secs_f64())]
+    Silent(Duration),
+    #[error("the connection ended")]
+    Closed,
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    #[error("it said {0} where that has no place; the two sides do not understand each other")]
+    Unexpected(&'static str),
+}
+
+/// Frames to be written.
+pub(super) enum Outgoing {
+    Own(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+impl Outgoing {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Outgoing::Own(bytes) => bytes,
+            Outgoing::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// What both tasks of a channel share with its owner.
+pub(super) struct Shared {
+    started: Instant,
+    /// When something was last heard, in milliseconds after `started`.
+    heard_ms: AtomicU64,
+    pub(super) sent_bytes: AtomicU64,
+    pub(super) received_bytes: AtomicU64,
+}
+
+impl Shared {
+    fn heard(&self) {
+        let now = self.started.elapsed().as_millis();
+        self.heard_ms.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// Called with files and bytes that the receiver has done.
+pub(super) type OnProgress = Box<dyn Fn(u64, u64) + Send>;
+
+/// A receiver at the other end of a link.
+pub(super) struct Channel {
+    outgoing: mpsc::Sender<Outgoing>,
+    incoming: mpsc::Receiver<Result<ToPrimary, WireError>>,
+    pub(super) shared: Arc<Shared>,
+    errors: ErrorText,
+    peer: Peer,
+    timeout: Duration,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Channel {
+    pub(super) fn open(link: Link, timeout: Duration, limiter: Option<Arc<Limiter>>, on_progress: OnProgress) -> Self {
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+        });
+        let (outgoing, to_write) = mpsc::channel(OUTGOING_FRAMES);
+        let (to_read, incoming) = mpsc::channel(INCOMING_MESSAGES);
+        let tasks = [
+            tokio::spawn(write_frames(link.output, to_write, Arc::clone(&shared), limiter)),
+            tokio::spawn(read_messages(link.input, to_read, Arc::clone(&shared), on_progress)),
+        ];
+        Channel { outgoing, incoming, shared, errors: link.peer.errors.clone(), peer: link.peer, timeout, tasks }
+    }
+
+    /// Resolves when nothing was heard for too long.
+    async fn silence(shared: &Shared, timeout: Duration) -> ChannelError {
+        loop {
+            let heard = Duration::from_millis(shared.heard_ms.load(Ordering::Relaxed));
+            let deadline = shared.started + heard + timeout;
+            if Instant::now() >= deadline {
+                return ChannelError::Silent(timeout);
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+
+    /// Sends a message.
+    pub(super) async fn send(&self, message: &ToReceiver) -> Result<(), ChannelError> {
+        self.send_frame(Outgoing::Own(encode(message))).await
+    }
+
+    async fn send_frame(&self, frame: Outgoing) -> Result<(), ChannelError> {
+        tokio::select! {
+            sent = self.outgoing.send(frame) => sent.map_err(|_| ChannelError::Closed),
+            silent = Self::silence(&self.shared, self.timeout) => Err(silent),
+        }
+    }
+
+    /// The next message that wants an answer or is one. Dropping the future loses nothing.
+    pub(super) async fn receive(&mut self) -> Result<ToPrimary, ChannelError> {
+        let message = tokio::select! {
+            message = self.incoming.recv() => message.ok_or(ChannelError::Closed)??,
+            silent = Self::silence(&self.shared, self.timeout) => return Err(silent),
+        };
+        match message {
+            ToPrimary::Refused(refusal) => Err(ChannelError::Refused(refusal)),
+            message => Ok(message),
+        }
+    }
+
+    /// Waits for room for one more frame.
+    pub(super) async fn reserve(outgoing: &mpsc::Sender<Outgoing>) -> Result<mpsc::Permit<'_, Outgoing>, ChannelError> {
+        outgoing.reserve().await.map_err(|_| ChannelError::Closed)
+    }
+
+    /// Where frames go, for [`Channel::reserve`].
+    pub(super) fn outgoing(&self) -> mpsc::Sender<Outgoing> {
+        self.outgoing.clone()
+    }
+
+    /// Ends the link in order and says what the far side had to say about its end.
+    pub(super) async fn close(self) -> (Exit, Option<String>) {
+        let Channel { outgoing, mut incoming, tasks: [writer, reader], peer, errors, .. } = self;
+        drop(outgoing);
+        // The far side ends when its input does; what is still under way is of no interest.
+        let drained = async { while incoming.recv().await.is_some() {} };
+        let _ = tokio::time::timeout(EXIT_GRACE, drained).await;
+        writer.abort();
+        reader.abort();
+        let exit = peer.wait(EXIT_GRACE).await;
+        (exit, errors.last_line())
+    }
+}
+
+async fn write_frames(
+    mut output: Box<dyn AsyncWrite + Send + Unpin>,
+    mut frames: mpsc::Receiver<Outgoing>,
+    shared: Arc<Shared>,
+    limiter: Option<Arc<Limiter>>,
+) {
+    let heartbeat = encode(&ToReceiver::Heartbeat);
+    loop {
+        let frame = match tokio::time::timeout(HEARTBEAT, frames.recv()).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(_) => Outgoing::Own(heartbeat.clone()),
+        };
+        let written = match &limiter {
+            None => output.write_all(frame.bytes()).await,
+            Some(limiter) => write_limited(&mut output, frame.bytes(), limiter).await,
+        };
+        // A link that cannot be written to will also end for the reader, who says so.
+        if written.is_err() || output.flush().await.is_err() {
+            return;
+        }
+        shared.sent_bytes.fetch_add(frame.bytes().len() as u64, Ordering::Relaxed);
+    }
+}
+
+async fn write_limited(
+    output: &mut Box<dyn AsyncWrite + Send + Unpin>,
+    bytes: &[u8],
+    limiter: &Limiter,
+) -> std::io::Result<()> {
+    for piece in bytes.chunks(limiter.piece_bytes()) {
+        limiter.acquire(piece.len()).await;
+        output.write_all(piece).await?;
+    }
+    Ok(())
+}
+
+async fn read_messages(
+    mut input: Box<dyn AsyncRead + Send + Unpin>,
+    messages: mpsc::Sender<Result<ToPrimary, WireError>>,
+    shared: Arc<Shared>,
+    on_progress: OnProgress,
+) {
+    loop {
+        let message = match read_message(&mut input, &shared).await {
+            Ok(None) => return,
+            // These two never queue up: however long nobody asks, the link stays readable.
+            Ok(Some(ToPrimary::Heartbeat)) => continue,
+            Ok(Some(ToPrimary::Progress { files, bytes })) => {
+                on_progress(files, bytes);
+                continue;
+            }
+            Ok(Some(message)) => Ok(message),
+            Err(error) => Err(error),
+        };
+        let last = message.is_err();
+        if messages.send(message).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn read_message(
+    input: &mut (dyn AsyncRead + Send + Unpin),
+    shared: &Shared,
+) -> Result<Option<ToPrimary>, WireError> {
+    let mut header = [0; HEADER_BYTES];
+    if input.read(&mut header[..1]).await? == 0 {
+        return Ok(None);
+    }
+    input.read_exact(&mut header[1..]).await?;
+    let header = Header::decode(header)?;
+    if header.kind != FrameKind::Message {
+        return Err(WireError::BadBlock("a receiver sends none"));
+    }
+    // Grows as bytes come: a length alone allocates nothing. A slow link is heard all the time.
+    let mut body = Vec::new();
+    let mut rest = input.take(header.body_bytes as u64);
+    while rest.read_buf(&mut body).await? > 0 {
+        shared.heard();
+    }
+    if body.len() < header.body_bytes {
+        return Err(WireError::Io(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    shared.received_bytes.fetch_add((HEADER_BYTES + body.len()) as u64, Ordering::Relaxed);
+    decode(&body).map(Some)
+}

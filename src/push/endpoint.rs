@@ -1,0 +1,73 @@
+//! How a host is reached. The connection is kept for the roots that follow.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use crate::transport::{self, Link, SshOptions, SshSession, SshTarget};
+
+/// The way to a host.
+#[derive(Clone, Debug)]
+pub enum Reach {
+    /// The receiver is a process of this host.
+    Local,
+    /// Over SSH.
+    Ssh(SshTarget, SshOptions),
+}
+
+/// A host that is pushed to.
+pub struct Endpoint {
+    /// Its name in reports.
+    pub name: String,
+    reach: Reach,
+    session: Mutex<Option<Result<Arc<SshSession>, String>>>,
+}
+
+impl Endpoint {
+    /// The host `name`, not connected yet.
+    pub fn new(name: impl Into<String>, reach: Reach) -> Self {
+        Endpoint { name: name.into(), reach, session: Mutex::new(None) }
+    }
+
+    /// Whether content travels over a network, so that compressing it can pay.
+    pub fn is_remote(&self) -> bool {
+        matches!(self.reach, Reach::Ssh(..))
+    }
+
+    /// Starts `receiver` there. A host that could not be connected is not tried again for this
+    /// endpoint: the next root would wait as long for the same answer.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub async fn start(&self, receiver: &[String]) -> Result<Link, String> {
+        let (target, options) = match &self.reach {
+            Reach::Local => {
+                let argv: Vec<OsString> = receiver.iter().map(OsString::from).collect();
+                return transport::spawn(&argv).map_err(|error| {
+                    let program = receiver.first().map_or("", String::as_str);
+                    format!("`{program}` cannot be started: {error}")
+                });
+            }
+            Reach::Ssh(target, options) => (target, options),
+        };
+        let mut session = self.session.lock().await;
+        if session.is_none() {
+            let connected = SshSession::connect(target, options).await;
+            *session = Some(connected.map(Arc::new).map_err(|error| error.to_string()));
+        }
+        let connected = session.as_ref().map_or(Err("not connected".to_owned()), Clone::clone)?;
+        drop(session);
+        connected.start(receiver).await.map_err(|error| error.to_string())
+    }
+
+    /// Ends the connection, if there is one.
+    pub async fn close(&self) {
+        let session = self.session.lock().await.take();
+        if let Some(Ok(session)) = session {
+            if let Ok(session) = Arc::try_unwrap(session) {
+                session.close().await;
+            }
+        }
+    }
+}

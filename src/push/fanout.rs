@@ -1,0 +1,134 @@
+//! A root to all hosts, side by side.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::rendezvous::{Agenda, Meeting, meet};
+use super::report::{HostReport, HostState, RootReport};
+use super::session::{Context, run};
+use super::source::{Source, open, scan_source};
+use super::{HostJob, RootJob};
+use crate::plan::guard::GuardRefusal;
+
+/// Brings a root to `hosts`, all of them side by side, none waiting for a sick one.
+pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
+    let job = Arc::new(job);
+    let mut report = RootReport {
+        name: job.name.clone(),
+        path: job.path.clone(),
+        entries: 0,
+        bytes: 0,
+        read_bytes: 0,
+        refused: None,
+        problems: Vec::new(),
+        notes: Vec::new(),
+        hosts: Vec::new(),
+    };
+    let started = Instant::now();
+    // What needs no host is looked at before one is bothered.
+    let root = match open(&job) {
+        Ok(root) => root,
+        Err(refusal) => {
+            report.hosts = hosts.iter().map(|host| refused(&host.endpoint.name)).collect();
+            report.refused = Some(refusal);
+            return report;
+        }
+    };
+    let (found, source) = watch::channel(None);
+    let (events, inbox) = mpsc::unbounded_channel();
+    let hosts: Vec<Arc<HostJob>> = hosts.into_iter().map(Arc::new).collect();
+    let context = Arc::new(Context { job: Arc::clone(&job), source, events, started });
+    let mut sessions = JoinSet::new();
+    for (number, host) in hosts.iter().enumerate() {
+        let (context, host) = (Arc::clone(&context), Arc::clone(host));
+        sessions.spawn(async move { (number, run(context, number, host).await) });
+    }
+    drop(context);
+    let scan_job = Arc::clone(&job);
+    let scanned = tokio::task::spawn_blocking(move || scan_source(&scan_job, root)).await;
+    let meeting = match scanned {
+        Ok(Ok(source)) => {
+            let source = Arc::new(source);
+            describe(&mut report, &source);
+            let agenda = agenda(&job, &hosts, &source, started);
+            found.send_replace(Some(Some(source)));
+            meet(agenda, inbox).await
+        }
+        Ok(Err(refusal)) => {
+            found.send_replace(Some(None));
+            Meeting { refused: Some(refusal), outcomes: Vec::new() }
+        }
+        Err(error) => {
+            found.send_replace(Some(None));
+            Meeting { refused: Some(defect(&job, &error.to_string())), outcomes: Vec::new() }
+        }
+    };
+    if report.entries == 0 {
+        // Nothing was changed and nothing will be: a host that is slow to connect is not waited for.
+        sessions.abort_all();
+    }
+    collect(&mut report, meeting, sessions, &hosts).await;
+    report
+}
+
+fn agenda(job: &RootJob, hosts: &[Arc<HostJob>], source: &Arc<Source>, started: Instant) -> Agenda {
+    Agenda {
+        label: job.label(),
+        settings: job.guard.clone(),
+        names: hosts.iter().map(|host| host.endpoint.name.clone()).collect(),
+        remote: hosts.iter().map(|host| host.endpoint.is_remote()).collect(),
+        dry_run: job.dry_run,
+        source: Arc::clone(source),
+        started,
+    }
+}
+
+fn describe(report: &mut RootReport, source: &Source) {
+    report.entries = source.listing.entry_count();
+    report.bytes = source.listing.content_bytes();
+    report.problems.extend(source.problems.iter().cloned());
+    let specials = source.listing.dirs.iter().flat_map(|dir| &dir.nodes);
+    let specials = specials.filter(|node| matches!(node.kind, crate::model::Kind::Special(_))).count();
+    if specials > 0 {
+        report.notes.push(format!("{specials} special file(s) (sockets, pipes, devices) are not synced"));
+    }
+}
+
+async fn collect(
+    report: &mut RootReport,
+    meeting: Meeting,
+    mut sessions: JoinSet<(usize, HostReport)>,
+    hosts: &[Arc<HostJob>],
+) {
+    let mut reports: Vec<Option<HostReport>> = hosts.iter().map(|_| None).collect();
+    while let Some(ended) = sessions.join_next().await {
+        // A session that panicked shows as failed below.
+        if let Ok((number, host)) = ended {
+            reports[number] = Some(host);
+        }
+    }
+    for outcome in meeting.outcomes {
+        report.read_bytes += outcome.read_bytes;
+        report.problems.extend(outcome.problems);
+    }
+    let source_refused = report.entries == 0;
+    let missing = |name: &str| match source_refused {
+        true => refused(name),
+        false => HostReport { error: Some("internal error".into()), ..HostReport::new(name) },
+    };
+    let with_names = reports.into_iter().zip(hosts);
+    report.hosts = with_names.map(|(host, task)| host.unwrap_or_else(|| missing(&task.endpoint.name))).collect();
+    report.refused = meeting.refused;
+}
+
+fn refused(name: &str) -> HostReport {
+    HostReport { state: HostState::Refused, ..HostReport::new(name) }
+}
+
+fn defect(job: &RootJob, error: &str) -> GuardRefusal {
+    let message = format!("root {}: the scan ended unexpectedly: {error}; nothing was changed", job.label());
+    GuardRefusal { guard: crate::plan::guard::Guard::UnreadableSource, message, plan: None }
+}

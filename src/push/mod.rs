@@ -1,0 +1,85 @@
+//! One cycle: a root is brought to all hosts.
+//!
+//! [`push_root`] scans the source while one session for each host connects and asks for its
+//! inventory. Each session makes its plan and brings it to the [`rendezvous`], where the guard looks at
+//! all of them together and where the content that several hosts need is bundled, so that it is read
+//! and encoded once. From there on the sessions run independently to their end.
+
+mod channel;
+mod endpoint;
+mod fanout;
+mod inventory;
+mod limit;
+mod rendezvous;
+mod report;
+mod session;
+mod signatures;
+mod source;
+mod transfer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use endpoint::{Endpoint, Reach};
+pub use fanout::push_root;
+pub use limit::Limiter;
+pub use rendezvous::GuardSettings;
+pub use report::{HostReport, HostState, RootReport};
+
+use crate::model::Term;
+use crate::observe::Monitor;
+use crate::tree::Filter;
+
+/// One host's part of a [`RootJob`].
+pub struct HostJob {
+    /// The host.
+    pub endpoint: Arc<Endpoint>,
+    /// What to run to get a receiver for this root there.
+    pub receiver: Vec<String>,
+}
+
+/// A root and what to do with it.
+pub struct RootJob {
+    /// The fleet; `None` for a push without configuration.
+    pub fleet: Option<String>,
+    /// The root's name; empty for a push without configuration.
+    pub name: String,
+    /// The source directory.
+    pub path: PathBuf,
+    /// A file that must exist in the source.
+    pub require: Option<PathBuf>,
+    /// Destinations on this host, to be compared with the source's place.
+    pub local_destinations: Vec<PathBuf>,
+    /// What is left alone.
+    pub filter: Option<Arc<dyn Filter + Send>>,
+    /// Delete what the source does not have.
+    pub delete: bool,
+    /// Compare contents.
+    pub checksum: bool,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Keep the lines of the changes.
+    pub itemize: bool,
+    /// What the guard allows.
+    pub guard: GuardSettings,
+    /// The primaryship.
+    pub term: Term,
+    /// This host's name.
+    pub primary: String,
+    /// Silence after which a host is given up.
+    pub timeout: Duration,
+    /// The bound on what is sent, for all hosts together.
+    pub limiter: Option<Arc<Limiter>>,
+    /// Told about progress.
+    pub monitor: Arc<dyn Monitor>,
+    /// Turns true when the push is to stop.
+    pub stop: tokio::sync::watch::Receiver<bool>,
+}
+
+impl RootJob {
+    /// What to call the root in messages.
+    pub fn label(&self) -> String {
+        if self.name.is_empty() { self.path.display().to_string() } else { self.name.clone() }
+    }
+}

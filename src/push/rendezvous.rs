@@ -1,0 +1,326 @@
+//! Where the plans of all hosts meet, once, before anything changes.
+//!
+//! Two things need all plans side by side: the guard, which refuses for all or for none, and the
+//! bundling of content, so that what several hosts need is read and encoded once. Waiting for all must
+//! not mean waiting for the sick: see [`patience`]. A host that comes later is guarded alone and takes
+//! part in the bundles whose content it needs whole.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::signatures::{SharedSignatures, SignatureQuery};
+use super::source::Source;
+use crate::model::RelPath;
+use crate::payload::{EncodeJob, Item, Log, LogReader, NoSignatures, Outcome, Signatures, encode};
+use crate::plan::Plan;
+use crate::plan::guard::{self, DeleteLimit, GuardOptions, GuardRefusal, GuardedHost};
+
+/// zstd's level for content that travels: the fastest of the regular ones. Higher ones cost a
+/// primary more time than they save a link.
+const LEVEL: i32 = 1;
+
+/// What the guard allows.
+#[derive(Clone, Debug)]
+pub struct GuardSettings {
+    /// The most that may be deleted on each host.
+    pub max_delete: DeleteLimit,
+    /// Ids of plans that were confirmed.
+    pub confirmed: Vec<String>,
+    /// Destinations that the fleet has not used may be taken.
+    pub adopt: bool,
+}
+
+/// A host's plan, brought to the meeting.
+pub(super) struct Brought {
+    pub(super) plan: Arc<Plan>,
+    /// The fleet has used the destination before, or there is no fleet.
+    pub(super) adopted: bool,
+    /// Where the host's signatures can be asked for.
+    pub(super) signatures: mpsc::UnboundedSender<SignatureQuery>,
+    pub(super) verdict: oneshot::Sender<Verdict>,
+}
+
+/// What became of it.
+pub(super) enum Verdict {
+    /// Go on, with this content.
+    Go(Vec<LogReader>),
+    /// Nothing may be changed.
+    Refused(GuardRefusal),
+}
+
+/// What a session says to the meeting.
+pub(super) enum Event {
+    /// The host answers.
+    Welcomed(usize),
+    /// The host's plan is made.
+    Planned(usize, Brought),
+    /// The host will bring no plan.
+    Gone(usize),
+}
+
+/// What came of the meeting.
+#[derive(Default)]
+pub(super) struct Meeting {
+    /// The guard's refusal, if it refused for all.
+    pub(super) refused: Option<GuardRefusal>,
+    /// What came of the encoding.
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    Welcomed,
+    Here,
+}
+
+/// Some content and who reads it.
+struct Bundle {
+    items: Arc<Vec<Item>>,
+    log: Arc<Log>,
+}
+
+/// Inputs of the meeting.
+pub(super) struct Agenda {
+    /// What to call the root.
+    pub(super) label: String,
+    pub(super) settings: GuardSettings,
+    /// The hosts' names.
+    pub(super) names: Vec<String>,
+    /// Whether each host is reached over a network.
+    pub(super) remote: Vec<bool>,
+    /// Plans are wanted, content is not.
+    pub(super) dry_run: bool,
+    pub(super) source: Arc<Source>,
+    pub(super) started: Instant,
+}
+
+/// How long those that are here wait for those that are not.
+///
+/// A host that answers is alive: it gets as long again as the slowest of the others took. One that
+/// does not even answer gets a sixth of that, so that a dead host costs the others next to nothing.
+fn patience(elapsed: Duration, someone_is_welcomed: bool) -> Duration {
+    if someone_is_welcomed { elapsed + Duration::from_millis(250) } else { elapsed / 6 + Duration::from_millis(20) }
+}
+
+/// Runs the meeting until every host has come or gone.
+pub(super) async fn meet(agenda: Agenda, mut events: mpsc::UnboundedReceiver<Event>) -> Meeting {
+    let mut room = Room {
+        stages: vec![Stage::Connecting; agenda.names.len()],
+        waiting: Vec::new(),
+        bundles: Vec::new(),
+        sealed: None,
+        encoders: Vec::new(),
+        agenda,
+    };
+    let mut latest = None;
+    while room.stages.iter().any(|stage| *stage != Stage::Here) {
+        let deadline = latest.filter(|_| room.sealed.is_none()).map(|latest: Instant| {
+            latest + patience(latest - room.agenda.started, room.stages.contains(&Stage::Welcomed))
+        });
+        let event = match deadline {
+            None => events.recv().await,
+            Some(deadline) => match tokio::time::timeout_at(deadline, events.recv()).await {
+                Ok(event) => event,
+                Err(_) => {
+                    room.seal();
+                    continue;
+                }
+            },
+        };
+        match event {
+            None => break,
+            Some(Event::Welcomed(host)) => room.stages[host] = Stage::Welcomed,
+            Some(Event::Gone(host)) => room.stages[host] = Stage::Here,
+            Some(Event::Planned(host, brought)) => {
+                latest = Some(Instant::now());
+                room.stages[host] = Stage::Here;
+                room.waiting.push((host, brought));
+                if room.sealed.is_some() {
+                    room.decide();
+                }
+            }
+        }
+    }
+    room.seal();
+    room.finish().await
+}
+
+struct Room {
+    agenda: Agenda,
+    stages: Vec<Stage>,
+    waiting: Vec<(usize, Brought)>,
+    bundles: Vec<Bundle>,
+    /// Whether the guard has spoken, and how.
+    sealed: Option<Option<GuardRefusal>>,
+    encoders: Vec<(Arc<Log>, tokio::task::JoinHandle<()>)>,
+}
+
+impl Room {
+    fn seal(&mut self) {
+        if self.sealed.is_none() {
+            self.waiting.sort_by_key(|(host, _)| *host);
+            self.sealed = Some(self.guard().err());
+            self.decide();
+        }
+    }
+
+    /// Whether the plans of those who wait may be carried out.
+    fn guard(&self) -> Result<(), GuardRefusal> {
+        let guarded = self.waiting.iter().map(|(host, brought)| GuardedHost {
+            name: &self.agenda.names[*host],
+            plan: &brought.plan,
+            adopted: brought.adopted || self.agenda.settings.adopt,
+        });
+        let settings = &self.agenda.settings;
+        let options =
+            GuardOptions { root: &self.agenda.label, max_delete: settings.max_delete, confirmed: &settings.confirmed };
+        guard::check(&guarded.collect::<Vec<_>>(), &options)
+    }
+
+    /// Answers those who wait. Those who came after the seal are guarded here.
+    fn decide(&mut self) {
+        let refused = match &self.sealed {
+            Some(Some(refusal)) => Some(refusal.clone()),
+            _ => self.guard().err(),
+        };
+        let waiting = std::mem::take(&mut self.waiting);
+        if let Some(refusal) = refused {
+            for (_, brought) in waiting {
+                // A session that is gone needs no answer.
+                let _ = brought.verdict.send(Verdict::Refused(refusal.clone()));
+            }
+            return;
+        }
+        let mut readers: Vec<Vec<LogReader>> = waiting.iter().map(|_| Vec::new()).collect();
+        if !self.agenda.dry_run {
+            let needs = self.join_bundles(&waiting, &mut readers);
+            self.make_bundles(&waiting, needs, &mut readers);
+        }
+        for ((_, brought), readers) in waiting.into_iter().zip(readers) {
+            let _ = brought.verdict.send(Verdict::Go(readers));
+        }
+    }
+
+    /// Gives each host the bundles of which it needs everything; returns what else it needs.
+    fn join_bundles(&self, waiting: &[(usize, Brought)], readers: &mut [Vec<LogReader>]) -> Vec<HashSet<Item>> {
+        let mut needs = Vec::new();
+        for ((_, brought), readers) in waiting.iter().zip(readers) {
+            let files = brought.plan.files.iter().map(|file| Item { entry: file.step.entry, basis: file.basis });
+            let mut need: HashSet<Item> = files.collect();
+            for bundle in &self.bundles {
+                if bundle.items.iter().all(|item| need.contains(item)) {
+                    bundle.items.iter().for_each(|item| drop(need.remove(item)));
+                    readers.push(bundle.log.reader());
+                }
+            }
+            needs.push(need);
+        }
+        needs
+    }
+
+    /// Bundles what is needed by the same hosts, and starts encoding it.
+    fn make_bundles(
+        &mut self,
+        waiting: &[(usize, Brought)],
+        needs: Vec<HashSet<Item>>,
+        readers: &mut [Vec<LogReader>],
+    ) {
+        let mut by_hosts: HashMap<Vec<usize>, Vec<Item>> = HashMap::new();
+        if needs.windows(2).all(|pair| pair[0] == pair[1]) {
+            // By far the most frequent case, and the largest.
+            if let Some(all) = needs.into_iter().next().filter(|all| !all.is_empty()) {
+                by_hosts.insert((0..waiting.len()).collect(), all.into_iter().collect());
+            }
+        } else {
+            let mut hosts_of: HashMap<Item, Vec<usize>> = HashMap::new();
+            for (place, need) in needs.into_iter().enumerate() {
+                need.into_iter().for_each(|item| hosts_of.entry(item).or_default().push(place));
+            }
+            for (item, hosts) in hosts_of {
+                by_hosts.entry(hosts).or_default().push(item);
+            }
+        }
+        let mut groups: Vec<_> = by_hosts.into_iter().collect();
+        groups.sort_by_key(|(hosts, _)| hosts.clone());
+        for (places, mut items) in groups {
+            items.sort_by_key(|item| item.entry);
+            let bundle = Bundle { items: Arc::new(items), log: Log::new() };
+            for place in &places {
+                readers[*place].push(bundle.log.reader());
+            }
+            let candidates = places.iter().map(|place| waiting[*place].1.signatures.clone()).collect();
+            let remote = places.iter().any(|place| self.agenda.remote[waiting[*place].0]);
+            self.start(bundle, candidates, remote);
+        }
+    }
+
+    fn start(&mut self, bundle: Bundle, candidates: Vec<mpsc::UnboundedSender<SignatureQuery>>, remote: bool) {
+        let source = &self.agenda.source;
+        let job = EncodeJob {
+            root: Arc::clone(&source.root),
+            listing: Arc::clone(&source.listing),
+            items: bundle.items.to_vec(),
+            signatures: Box::new(SharedSignatures::new(candidates, Arc::clone(&source.listing))) as Box<dyn Signatures>,
+            level: remote.then_some(LEVEL),
+        };
+        self.encoders.push((Arc::clone(&bundle.log), spawn_encoder(job, &bundle.log)));
+        self.bundles.push(bundle);
+    }
+
+    /// Everybody has come or gone: nothing needs to be kept for late ones any more.
+    async fn finish(self) -> Meeting {
+        self.bundles.iter().for_each(|bundle| bundle.log.close());
+        let mut outcomes = Vec::new();
+        for (log, encoder) in self.encoders {
+            // A panic in there is one for us too: it is reported by the runtime, and the log ends short,
+            // which its readers notice.
+            let _ = encoder.await;
+            outcomes.push(log.outcome());
+        }
+        Meeting { refused: self.sealed.flatten(), outcomes }
+    }
+}
+
+/// Ends a log however its encoder ends.
+struct Ender(Arc<Log>);
+
+impl Drop for Ender {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn spawn_encoder(job: EncodeJob, log: &Arc<Log>) -> tokio::task::JoinHandle<()> {
+    let log = Arc::clone(log);
+    tokio::task::spawn_blocking(move || {
+        let ender = Ender(log);
+        encode(job, &ender.0);
+    })
+}
+
+/// A log of these files for one host alone, in full.
+pub(super) fn private_log(source: &Source, items: Vec<Item>, remote: bool) -> LogReader {
+    let log = Log::new();
+    let reader = log.reader();
+    log.close();
+    let job = EncodeJob {
+        root: Arc::clone(&source.root),
+        listing: Arc::clone(&source.listing),
+        items,
+        signatures: Box::new(NoSignatures),
+        level: remote.then_some(LEVEL),
+    };
+    drop(spawn_encoder(job, &log));
+    reader
+}
+
+/// The items of `plan` whose paths are in `paths`, without a basis.
+pub(super) fn items_of(plan: &Plan, source: &Source, paths: &HashSet<RelPath>) -> Vec<Item> {
+    let files = plan.files.iter().filter(|file| paths.contains(&file.step.entry.path(&source.listing)));
+    files.map(|file| Item { entry: file.step.entry, basis: None }).collect()
+}

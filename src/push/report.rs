@@ -1,0 +1,117 @@
+//! What came of a push.
+
+use crate::model::Problem;
+use crate::plan::Totals;
+use crate::plan::guard::GuardRefusal;
+
+/// How one host ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostState {
+    /// Everything is there.
+    Done,
+    /// Nothing was to be done.
+    Unchanged,
+    /// Nothing was done because nothing was to be: this is what would be.
+    Planned,
+    /// Done but for the problems listed.
+    Partial,
+    /// Given up; tried again at the next push.
+    Failed,
+    /// A guard refused; nothing was changed.
+    Refused,
+}
+
+impl HostState {
+    /// The name that scripts see.
+    pub fn name(self) -> &'static str {
+        match self {
+            HostState::Done => "done",
+            HostState::Unchanged => "unchanged",
+            HostState::Planned => "planned",
+            HostState::Partial => "partial",
+            HostState::Failed => "failed",
+            HostState::Refused => "refused",
+        }
+    }
+}
+
+/// One host.
+#[derive(Clone, Debug)]
+pub struct HostReport {
+    /// The host's name.
+    pub name: String,
+    /// How it ended.
+    pub state: HostState,
+    /// Why it failed, one line.
+    pub error: Option<String>,
+    /// Whether it failed because a newer primary exists.
+    pub fenced: bool,
+    /// From the start of the push to the end of this host's part, in seconds.
+    pub seconds: f64,
+    /// The plan in numbers.
+    pub totals: Totals,
+    /// Files whose content was sent.
+    pub files_sent: u64,
+    /// Bytes written to the link, before SSH.
+    pub bytes_sent: u64,
+    /// Bytes read from the link, before SSH.
+    pub bytes_received: u64,
+    /// Content that was sent as such, before compression.
+    pub literal_bytes: u64,
+    /// Content that the host took from its own files.
+    pub matched_bytes: u64,
+    /// Paths that could not be handled there.
+    pub problems: Vec<Problem>,
+    /// Problems that found no place in the list.
+    pub more_problems: u64,
+    /// What an operator should know.
+    pub notes: Vec<String>,
+    /// The changes in rsync's letters, where they were asked for.
+    pub changes: Vec<String>,
+}
+
+impl HostReport {
+    /// A host of which nothing is known yet.
+    pub fn new(name: &str) -> Self {
+        HostReport {
+            name: name.to_owned(),
+            state: HostState::Failed,
+            error: None,
+            fenced: false,
+            seconds: 0.0,
+            totals: Totals::default(),
+            files_sent: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            literal_bytes: 0,
+            matched_bytes: 0,
+            problems: Vec::new(),
+            more_problems: 0,
+            notes: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+}
+
+/// One root.
+#[derive(Clone, Debug)]
+pub struct RootReport {
+    /// Its name; empty for a push without configuration.
+    pub name: String,
+    /// The source directory.
+    pub path: std::path::PathBuf,
+    /// Entries in the source.
+    pub entries: u64,
+    /// Content in the source.
+    pub bytes: u64,
+    /// Content that was read to be sent; the same however many hosts there are.
+    pub read_bytes: u64,
+    /// Why nothing was changed anywhere.
+    pub refused: Option<GuardRefusal>,
+    /// Paths of the source that could not be sent.
+    pub problems: Vec<Problem>,
+    /// What an operator should know.
+    pub notes: Vec<String>,
+    /// The hosts, in the order given.
+    pub hosts: Vec<HostReport>,
+}

@@ -1,0 +1,262 @@
+//! One host's part of a push, from the first word to the last.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+
+use super::channel::{Channel, ChannelError};
+use super::rendezvous::{Brought, Event, Verdict};
+use super::report::{HostReport, HostState};
+use super::source::Source;
+use super::{HostJob, RootJob, inventory, transfer};
+use crate::model::RelPath;
+use crate::observe::Phase;
+use crate::payload::LogError;
+use crate::plan::guard::GuardRefusal;
+use crate::plan::{Plan, PlanOptions, Totals, itemize, plan};
+use crate::transport::Exit;
+use crate::wire::{Hello, Inventory, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RefusalKind, ToPrimary, ToReceiver, Welcome};
+
+/// Why a host's part ended early.
+#[derive(Debug, Error)]
+pub(super) enum SessionError {
+    /// No link.
+    #[error("{0}")]
+    Connect(String),
+    /// The link, or what was said over it.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The content for this host is lost.
+    #[error(transparent)]
+    Content(#[from] LogError),
+    /// The guard refused.
+    #[error("{0}")]
+    Guard(GuardRefusal),
+    /// The source cannot be pushed at all; the report of the root says why.
+    #[error("the source was refused")]
+    NoSource,
+    /// The push was told to stop.
+    #[error("interrupted")]
+    Stopped,
+}
+
+/// The source, once scanned; `Some(None)` if it was refused.
+pub(super) type SourceReceiver = watch::Receiver<Option<Option<Arc<Source>>>>;
+
+/// What all sessions of a push share.
+pub(super) struct Context {
+    pub(super) job: Arc<RootJob>,
+    pub(super) source: SourceReceiver,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) started: Instant,
+}
+
+/// Brings the root to one host and says how it went.
+pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) -> HostReport {
+    let name = task.endpoint.name.clone();
+    let monitor = Arc::clone(&context.job.monitor);
+    let mut session = Session { context: &context, host, task: &task, report: HostReport::new(&name) };
+    let mut stop = context.job.stop.clone();
+    let outcome = tokio::select! {
+        outcome = session.run() => outcome,
+        _ = stop.wait_for(|stop| *stop) => Err(SessionError::Stopped),
+    };
+    // The meeting must not wait for a host that is done with; for one that was there it means nothing.
+    let _ = context.events.send(Event::Gone(host));
+    let mut report = session.report;
+    report.seconds = context.started.elapsed().as_secs_f64();
+    match outcome {
+        Ok(state) => {
+            let problems = !report.problems.is_empty() || report.more_problems > 0;
+            report.state = if problems && state != HostState::Planned { HostState::Partial } else { state };
+        }
+        Err(SessionError::Guard(refusal)) => {
+            report.state = HostState::Refused;
+            report.error = Some(refusal.to_string());
+        }
+        Err(SessionError::NoSource) => report.state = HostState::Refused,
+        Err(error) => {
+            report.state = HostState::Failed;
+            report.fenced = matches!(
+                &error,
+                SessionError::Channel(ChannelError::Refused(Refusal { kind: RefusalKind::Fenced, .. }))
+            );
+            report.error = Some(report.error.unwrap_or_else(|| error.to_string()));
+        }
+    }
+    let failed = report.state == HostState::Failed;
+    monitor.phase(&name, if failed { Phase::Failed } else { Phase::Done });
+    report
+}
+
+struct Session<'a> {
+    context: &'a Context,
+    host: usize,
+    task: &'a HostJob,
+    report: HostReport,
+}
+
+impl Session<'_> {
+    async fn run(&mut self) -> Result<HostState, SessionError> {
+        let job = &self.context.job;
+        job.monitor.phase(&self.report.name, Phase::Connecting);
+        let link = self.task.endpoint.start(&self.task.receiver).await.map_err(SessionError::Connect)?;
+        let (monitor, name) = (Arc::clone(&job.monitor), self.report.name.clone());
+        let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
+        let mut channel = Channel::open(link, job.timeout, job.limiter.clone(), on_progress);
+        let shared = Arc::clone(&channel.shared);
+        let outcome = self.talk(&mut channel).await;
+        let (exit, said) = channel.close().await;
+        self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
+        self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);
+        if let Err(SessionError::Channel(error)) = &outcome {
+            self.report.error = explain(error, exit, said, &self.task.receiver, self.report.bytes_received == 0);
+        }
+        outcome
+    }
+
+    async fn talk(&mut self, channel: &mut Channel) -> Result<HostState, SessionError> {
+        let job = Arc::clone(&self.context.job);
+        let (welcome, inventory) = self.greet(channel).await?;
+        self.report.notes.extend(welcome.notes.iter().cloned());
+        let Some(source) = self.source().await else { return Err(SessionError::NoSource) };
+        let plan = Arc::new(self.plan(channel, &source, &welcome, &inventory).await?);
+        self.report.totals = plan.totals;
+        self.report.problems.extend(plan.problems.iter().cloned());
+        if job.itemize {
+            self.report.changes = itemize(&plan, &source.listing);
+        }
+        job.monitor.planned(&self.report.name, plan.files.len() as u64, plan.totals.content_bytes);
+        job.monitor.phase(&self.report.name, Phase::Waiting);
+        let (queries, signatures) = mpsc::unbounded_channel();
+        let adopted = job.fleet.is_none() || welcome.state.is_some();
+        let content = match self.meet(Arc::clone(&plan), adopted, queries).await {
+            Verdict::Go(content) => content,
+            Verdict::Refused(refusal) => return Err(SessionError::Guard(refusal)),
+        };
+        let record = job.fleet.is_some();
+        if plan.is_empty() && (!record || adopted || job.dry_run) {
+            return Ok(HostState::Unchanged);
+        }
+        if job.dry_run {
+            return Ok(HostState::Planned);
+        }
+        job.monitor.phase(&self.report.name, Phase::Sending);
+        let work =
+            transfer::Work { job: &job, source: &source, plan: &plan, remote: self.task.endpoint.is_remote(), record };
+        transfer::run(channel, work, content, signatures, &mut self.report).await?;
+        Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Done })
+    }
+
+    async fn greet(&mut self, channel: &mut Channel) -> Result<(Welcome, Inventory), SessionError> {
+        let job = &self.context.job;
+        let hello = Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            fleet: job.fleet.clone(),
+            root: job.name.clone(),
+            term: job.term,
+            primary: job.primary.clone(),
+            read_only: job.dry_run,
+            checksum: job.checksum,
+            adopt: job.guard.adopt,
+        };
+        channel.send(&ToReceiver::Hello(hello)).await?;
+        // An absolute bound: whoever trickles bytes does not hold us longer than one who says nothing.
+        let welcome =
+            timeout(job.timeout, channel.receive()).await.map_err(|_| ChannelError::Silent(job.timeout))??;
+        let ToPrimary::Welcome(welcome) = welcome else {
+            return Err(ChannelError::Unexpected("something else than a welcome").into());
+        };
+        if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&welcome.protocol) {
+            return Err(ChannelError::Unexpected("a protocol that was not offered").into());
+        }
+        self.tell(Event::Welcomed(self.host));
+        job.monitor.phase(&self.report.name, Phase::Comparing);
+        let ToPrimary::Inventory(inventory) = channel.receive().await? else {
+            return Err(ChannelError::Unexpected("something else than an inventory").into());
+        };
+        Ok((welcome, inventory))
+    }
+
+    async fn source(&self) -> Option<Arc<Source>> {
+        let mut source = self.context.source.clone();
+        // The sender goes only after it has said something.
+        let scanned = source.wait_for(Option::is_some).await.ok()?;
+        scanned.as_ref()?.clone()
+    }
+
+    async fn plan(
+        &mut self,
+        channel: &mut Channel,
+        source: &Arc<Source>,
+        welcome: &Welcome,
+        inventory: &Inventory,
+    ) -> Result<Plan, SessionError> {
+        let digests = source.digests(welcome.fidelity);
+        self.report.problems.extend(inventory.unreadable.iter().cloned());
+        if inventory.digest == digests.whole && inventory.unreadable.is_empty() {
+            let totals = Totals { host_entries: inventory.entries, ..Totals::default() };
+            return Ok(Plan { totals, ..Plan::default() });
+        }
+        let filter = self.context.job.filter.clone();
+        let excluded =
+            move |path: &RelPath, dir: bool| filter.as_ref().is_some_and(|filter| filter.excludes(path, dir));
+        let destination = inventory::fetch(channel, source, &digests, inventory, &excluded).await?;
+        let (delete, fidelity) = (self.context.job.delete, welcome.fidelity);
+        let source = Arc::clone(source);
+        let planned = tokio::task::spawn_blocking(move || {
+            let options = PlanOptions { delete, fidelity, excluded: &excluded };
+            plan(&source.listing, &digests.directories, &destination, &options)
+        });
+        planned.await.map_err(|error| SessionError::Connect(format!("the plan could not be made: {error}")))
+    }
+
+    async fn meet(
+        &self,
+        plan: Arc<Plan>,
+        adopted: bool,
+        signatures: mpsc::UnboundedSender<super::signatures::SignatureQuery>,
+    ) -> Verdict {
+        let (verdict, decided) = oneshot::channel();
+        self.tell(Event::Planned(self.host, Brought { plan, adopted, signatures, verdict }));
+        // The meeting answers everyone; if it is gone, the push is over.
+        decided.await.unwrap_or(Verdict::Go(Vec::new()))
+    }
+
+    fn tell(&self, event: Event) {
+        // The meeting outlives every session that it has not heard the end of.
+        let _ = self.context.events.send(event);
+    }
+}
+
+/// Puts what a shell, a missing program or a stranger did into words.
+fn explain(
+    error: &ChannelError,
+    exit: Exit,
+    said: Option<String>,
+    receiver: &[String],
+    unheard: bool,
+) -> Option<String> {
+    let said = said.map(|said| format!(" (it said: {said})")).unwrap_or_default();
+    let command = receiver.join(" ");
+    match error {
+        ChannelError::Closed if unheard && exit == Exit::NotFound => Some(format!(
+            "`{command}` was not found there{said}; install rfleet on that host, or name its place with --receiver or \
+             [ssh] receiver"
+        )),
+        ChannelError::Closed if unheard => {
+            Some(format!("`{command}` ended before it said anything{said}; is it an rfleet receiver?"))
+        }
+        ChannelError::Closed => Some(format!("the connection ended in the middle{said}; the next push goes on")),
+        ChannelError::Wire(wire) if unheard => Some(format!(
+            "what answered is no rfleet receiver, or an older one, or its shell prints something first: {wire}{said}"
+        )),
+        ChannelError::Refused(_) => None,
+        other => Some(format!("{other}{said}")),
+    }
+}

@@ -1,0 +1,146 @@
+//! The source: the guards that need no host, and the scan.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::RootJob;
+use crate::model::{Digest, Fidelity, Listing, Problem, RelPath};
+use crate::plan::guard::{Guard, GuardRefusal};
+use crate::tree::{Filter, Root, RootError, ScanOptions, SystemOwners, scan};
+
+/// A source that was scanned and may be pushed.
+pub(super) struct Source {
+    pub(super) root: Arc<Root>,
+    pub(super) listing: Arc<Listing>,
+    pub(super) problems: Vec<Problem>,
+    digests: Mutex<HashMap<(bool, bool), Arc<Digests>>>,
+}
+
+/// Digests of the source as receivers of one fidelity see it.
+pub(super) struct Digests {
+    pub(super) directories: Vec<Digest>,
+    pub(super) whole: Digest,
+}
+
+impl Source {
+    /// The digests for `fidelity`, computed once for all hosts that have it.
+    pub(super) fn digests(&self, fidelity: Fidelity) -> Arc<Digests> {
+        let mut known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        let digests = known.entry((fidelity.owner, fidelity.setuid)).or_insert_with(|| {
+            let (directories, whole) = self.listing.digests(fidelity);
+            Arc::new(Digests { directories, whole })
+        });
+        Arc::clone(digests)
+    }
+}
+
+fn refuse(guard: Guard, message: String) -> GuardRefusal {
+    GuardRefusal { guard, message, plan: None }
+}
+
+/// Opens the source and looks at what can be seen without a scan.
+///
+/// # Errors
+/// A guard refuses.
+pub(super) fn open(job: &RootJob) -> Result<Arc<Root>, GuardRefusal> {
+    let label = job.label();
+    let root = Root::open(&job.path).map_err(|error| {
+        refuse(Guard::Source, format!("root {label}: {error}; nothing was changed. Is the volume mounted?"))
+    })?;
+    if let Some(require) = &job.require {
+        check_require(&root, require).map_err(|why| {
+            let file = require.display();
+            let message = format!(
+                "root {label}: the required file `{file}` {why}, so the source is taken as not mounted; nothing was \
+                 changed. Mount it, or create the file if this is the right source"
+            );
+            refuse(Guard::Require, message)
+        })?;
+    }
+    for destination in &job.local_destinations {
+        check_overlap(&root, destination).map_err(|why| {
+            let message = format!(
+                "root {label}: {} {why}; nothing was changed. Choose another destination",
+                destination.display()
+            );
+            refuse(Guard::Overlap, message)
+        })?;
+    }
+    Ok(Arc::new(root))
+}
+
+fn check_require(root: &Root, require: &Path) -> Result<(), String> {
+    use std::os::unix::ffi::OsStrExt;
+    // The file may carry the reserved prefix as part of a longer name, as `.rfleet-root` does.
+    let path = RelPath::new(require.as_os_str().as_bytes()).map_err(|error| format!("is no usable name: {error}"))?;
+    let missing = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+        _ => format!("cannot be looked at: {error}"),
+    };
+    let Some((parent, name)) = path.split() else { return Err("is no usable name".into()) };
+    let dir = root.dir(&parent).map_err(missing)?;
+    dir.stat(name).map(drop).map_err(missing)
+}
+
+/// Whether source and destination lie one inside the other. A destination that does not exist yet is
+/// judged by the directory that it will be made in.
+fn check_overlap(source: &Root, destination: &Path) -> Result<(), &'static str> {
+    let failed = |_| "cannot be compared with the source's place";
+    match Root::open(destination) {
+        Ok(there) if there.is_same_or_inside(source).map_err(failed)? => Err("is the source or lies inside it"),
+        Ok(there) if source.is_same_or_inside(&there).map_err(failed)? => Err("holds the source"),
+        Ok(_) => Ok(()),
+        Err(RootError::Missing { .. }) => {
+            let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
+            match Root::open(parent.unwrap_or(Path::new("."))) {
+                Ok(there) if there.is_same_or_inside(source).map_err(failed)? => Err("would lie inside the source"),
+                // The receiver says what is wrong with its root.
+                _ => Ok(()),
+            }
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+/// Scans the source.
+///
+/// # Errors
+/// A guard refuses: the source is empty, or a part of it cannot be read.
+pub(super) fn scan_source(job: &RootJob, root: Arc<Root>) -> Result<Source, GuardRefusal> {
+    let label = job.label();
+    let mut listing = Listing::default();
+    let monitor = Arc::clone(&job.monitor);
+    let mut report_progress = |entries| monitor.scanned(entries);
+    let mut options = ScanOptions {
+        filter: job.filter.as_deref().map(|filter| filter as &dyn Filter),
+        checksum: job.checksum,
+        on_progress: Some(&mut report_progress),
+    };
+    let mut collect = |dir| {
+        listing.dirs.push(dir);
+        Ok(())
+    };
+    let report = scan(&root, &mut options, &SystemOwners::new(), &mut collect).map_err(|error| {
+        let message = format!("root {label}: {} cannot be scanned: {error}; nothing was changed", job.path.display());
+        refuse(Guard::UnreadableSource, message)
+    })?;
+    if let Some(first) = report.unreadable.first() {
+        let message = format!(
+            "root {label}: {} part(s) of the source cannot be read, first {first}; nothing was changed. Mend the \
+             permissions or exclude the path",
+            report.unreadable.len(),
+        );
+        return Err(refuse(Guard::UnreadableSource, message));
+    }
+    if listing.entry_count() == 0 {
+        let message = format!(
+            "root {label}: the source {} is empty; an empty source is never pushed, nothing was changed. Is the volume \
+             mounted? (one file in it is enough)",
+            job.path.display(),
+        );
+        return Err(refuse(Guard::EmptySource, message));
+    }
+    listing.names = report.names;
+    Ok(Source { root, listing: Arc::new(listing), problems: report.problems, digests: Mutex::default() })
+}

@@ -1,0 +1,270 @@
+//! Carries out one host's plan: says what is coming, sends content, then everything else.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+
+use tokio::sync::mpsc;
+
+use super::RootJob;
+use super::channel::{Channel, ChannelError, Outgoing};
+use super::rendezvous::{items_of, private_log};
+use super::report::HostReport;
+use super::session::SessionError;
+use super::signatures::SignatureQuery;
+use super::source::Source;
+use crate::model::{Kind, Meta, Problem, ProblemKind, RelPath, Sequence};
+use crate::observe::Phase;
+use crate::payload::LogReader;
+use crate::plan::{EntryRef, Plan};
+use crate::wire::{Begin, Change, SignatureRequest, ToPrimary, ToReceiver};
+
+/// Changes in one message, at most.
+const MESSAGE_CHANGES: usize = 2000;
+
+/// Bytes of names and targets in one message, about.
+const MESSAGE_BYTES: usize = 256 << 10;
+
+/// How often files whose basis was not as expected are sent again. Once is enough unless someone
+/// else writes there; what still fails is a problem.
+const RESENDS: usize = 2;
+
+/// What is to be done.
+pub(super) struct Work<'a> {
+    pub(super) job: &'a RootJob,
+    pub(super) source: &'a Source,
+    pub(super) plan: &'a Plan,
+    /// The host is reached over a network.
+    pub(super) remote: bool,
+    /// The fleet's record is to be written there.
+    pub(super) record: bool,
+}
+
+/// Does it.
+pub(super) async fn run(
+    channel: &mut Channel,
+    work: Work<'_>,
+    content: Vec<LogReader>,
+    signatures: mpsc::UnboundedReceiver<SignatureQuery>,
+    report: &mut HostReport,
+) -> Result<(), SessionError> {
+    let Work { job, source, plan, .. } = &work;
+    let begin = Begin {
+        names: source.listing.names.clone(),
+        need_bytes: plan.totals.need_bytes,
+        need_inodes: plan.totals.created,
+        deletions: plan.totals.deleted,
+    };
+    channel.send(&ToReceiver::Begin(begin)).await?;
+    send_changes(channel, changes_before(plan, source)).await?;
+    if !plan.files.is_empty() {
+        let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
+        feed.send_content(content, report).await?;
+        resend(channel, &work, report).await?;
+    }
+    send_changes(channel, changes_after(plan, source)).await?;
+    job.monitor.phase(&report.name, Phase::Committing);
+    channel.send(&ToReceiver::Finish { sequence: Sequence(0), record: work.record }).await?;
+    let ToPrimary::Committed(committed) = channel.receive().await? else {
+        return Err(ChannelError::Unexpected("something else than the end of a commit").into());
+    };
+    report.problems.extend(committed.problems);
+    report.more_problems += committed.more_problems;
+    report.notes.extend(committed.notes);
+    Ok(())
+}
+
+/// Sends in full what could not be built from a basis.
+async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport) -> Result<(), SessionError> {
+    for round in 0.. {
+        channel.send(&ToReceiver::EndOfContent).await?;
+        let ToPrimary::Resend { paths } = channel.receive().await? else {
+            return Err(ChannelError::Unexpected("something else than what is to be sent again").into());
+        };
+        if paths.is_empty() {
+            return Ok(());
+        }
+        if round == RESENDS {
+            let detail = "what arrived was not what was sent, repeatedly";
+            let problems = paths.into_iter().map(|path| Problem::new(path, ProblemKind::Corrupt, detail));
+            report.problems.extend(problems);
+            return Ok(());
+        }
+        let paths: HashSet<RelPath> = paths.into_iter().collect();
+        let items = items_of(work.plan, work.source, &paths);
+        let content = vec![private_log(work.source, items, work.remote)];
+        let (_, signatures) = mpsc::unbounded_channel();
+        let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
+        feed.send_content(content, report).await?;
+    }
+    Ok(())
+}
+
+/// A query under way.
+struct Asked {
+    bytes: Vec<u8>,
+    expected: u64,
+    answer: blocking::Sender<Option<Vec<u8>>>,
+}
+
+/// Sends blocks, and meanwhile passes on questions for signatures and their answers.
+struct Feed<'a> {
+    channel: &'a mut Channel,
+    signatures: mpsc::UnboundedReceiver<SignatureQuery>,
+    asked: HashMap<u32, Asked>,
+    next_id: u32,
+}
+
+enum Happened {
+    Block(Option<Arc<[u8]>>),
+    Message(ToPrimary),
+    Query(SignatureQuery),
+    Sent,
+}
+
+impl Feed<'_> {
+    async fn send_content(&mut self, content: Vec<LogReader>, report: &mut HostReport) -> Result<(), SessionError> {
+        for mut reader in content {
+            self.send_log(&mut reader).await?;
+            let outcome = reader.log().outcome();
+            report.files_sent += outcome.files;
+            report.literal_bytes += outcome.literal_bytes;
+            report.matched_bytes += outcome.matched_bytes;
+            report.problems.extend(outcome.problems);
+        }
+        Ok(())
+    }
+
+    async fn send_log(&mut self, reader: &mut LogReader) -> Result<(), SessionError> {
+        let outgoing = self.channel.outgoing();
+        let mut waiting: Option<Arc<[u8]>> = None;
+        loop {
+            let happened = tokio::select! {
+                message = self.channel.receive() => Happened::Message(message?),
+                Some(query) = self.signatures.recv() => Happened::Query(query),
+                permit = Channel::reserve(&outgoing), if waiting.is_some() => {
+                    if let Some(block) = waiting.take() {
+                        permit?.send(Outgoing::Shared(block));
+                    }
+                    Happened::Sent
+                }
+                block = reader.next(), if waiting.is_none() => Happened::Block(block?),
+            };
+            match happened {
+                Happened::Sent => {}
+                Happened::Block(None) => return Ok(()),
+                Happened::Block(block) => waiting = block,
+                Happened::Message(message) => self.take_signature(message)?,
+                Happened::Query(query) => self.ask(query).await?,
+            }
+        }
+    }
+
+    async fn ask(&mut self, first: SignatureQuery) -> Result<(), SessionError> {
+        let mut requests = Vec::new();
+        let mut next = Some(first);
+        while let Some(query) = next {
+            let id = self.next_id;
+            self.next_id = self.next_id.wrapping_add(1);
+            let SignatureQuery { path, basis, spec, answer } = query;
+            let expected = spec.signature_bytes(basis.size_bytes);
+            self.asked.insert(id, Asked { bytes: Vec::new(), expected, answer });
+            requests.push(SignatureRequest { id, path, size_bytes: basis.size_bytes, mtime: basis.mtime, spec });
+            next = if requests.len() < MESSAGE_CHANGES / 8 { self.signatures.try_recv().ok() } else { None };
+        }
+        Ok(self.channel.send(&ToReceiver::GetSignatures { requests }).await?)
+    }
+
+    fn take_signature(&mut self, message: ToPrimary) -> Result<(), ChannelError> {
+        let unexpected = ChannelError::Unexpected("a signature that was not asked for");
+        match message {
+            ToPrimary::Signature { id, bytes, last } => {
+                let asked = self.asked.get_mut(&id).ok_or(unexpected)?;
+                if asked.bytes.len() as u64 + bytes.len() as u64 > asked.expected {
+                    return Err(ChannelError::Unexpected("a signature that is too long"));
+                }
+                asked.bytes.extend_from_slice(&bytes);
+                if last && let Some(asked) = self.asked.remove(&id) {
+                    // Nobody waits any more if another host was asked meanwhile.
+                    let _ = asked.answer.send(Some(asked.bytes));
+                }
+                Ok(())
+            }
+            ToPrimary::NoSignature { id } => {
+                let asked = self.asked.remove(&id).ok_or(unexpected)?;
+                let _ = asked.answer.send(None);
+                Ok(())
+            }
+            _ => Err(ChannelError::Unexpected("something else than a signature")),
+        }
+    }
+}
+
+/// What must be done before content comes.
+fn changes_before<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
+    let path = |entry: EntryRef| entry.path(&source.listing);
+    let replaced = plan.replaced_directories.iter().map(move |entry| Change::ReplaceDirectory { path: path(*entry) });
+    let made = plan.directories.iter().map(move |step| Change::MakeDirectory { path: path(step.entry) });
+    replaced.chain(made)
+}
+
+/// What must be done when all content is there.
+fn changes_after<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
+    let listing = &source.listing;
+    let links =
+        plan.links.iter().map(|link| Change::Link { path: link.step.entry.path(listing), to: link.to.path(listing) });
+    let symlinks = plan.symlinks.iter().map(|step| {
+        let (_, node) = step.entry.of(listing);
+        let target = match &node.kind {
+            Kind::Symlink { target } => target.clone(),
+            _ => Box::default(),
+        };
+        Change::Symlink { path: step.entry.path(listing), target, meta: node.meta.clone() }
+    });
+    let attributes = plan.attributes.iter().map(|step| {
+        let (_, node) = step.entry.of(listing);
+        let symlink = matches!(node.kind, Kind::Symlink { .. });
+        Change::SetMeta { path: step.entry.path(listing), meta: node.meta.clone(), symlink }
+    });
+    let removals =
+        plan.removals.iter().map(|removal| Change::Remove { path: removal.path.clone(), directory: removal.directory });
+    let directories = plan.directory_attributes.iter().map(|step| {
+        let path = &listing.dirs[step.dir as usize].path;
+        Change::SetDirectoryMeta { path: path.clone(), meta: directory_meta(source, step.dir) }
+    });
+    links.chain(symlinks).chain(attributes).chain(removals).chain(directories)
+}
+
+/// The attributes of a directory as its parent's listing has them.
+fn directory_meta(source: &Source, dir: u32) -> Meta {
+    source.listing.dirs[dir as usize].meta.clone()
+}
+
+async fn send_changes(channel: &Channel, changes: impl Iterator<Item = Change> + Send) -> Result<(), ChannelError> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for change in changes {
+        bytes += change_bytes(&change);
+        batch.push(change);
+        if batch.len() >= MESSAGE_CHANGES || bytes >= MESSAGE_BYTES {
+            channel.send(&ToReceiver::Changes(std::mem::take(&mut batch))).await?;
+            bytes = 0;
+        }
+    }
+    if batch.is_empty() { Ok(()) } else { channel.send(&ToReceiver::Changes(batch)).await }
+}
+
+/// About what a change takes in a message.
+fn change_bytes(change: &Change) -> usize {
+    let meta = |meta: &Meta| 32 + meta.attributes.iter().map(|one| one.name.len() + one.value.len()).sum::<usize>();
+    match change {
+        Change::MakeDirectory { path } | Change::ReplaceDirectory { path } | Change::Remove { path, .. } => {
+            path.as_bytes().len()
+        }
+        Change::Link { path, to } => path.as_bytes().len() + to.as_bytes().len(),
+        Change::Symlink { path, target, meta: own } => path.as_bytes().len() + target.len() + meta(own),
+        Change::SetMeta { path, meta: own, .. } | Change::SetDirectoryMeta { path, meta: own } => {
+            path.as_bytes().len() + meta(own)
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What the root holds: listed once at the start, directory by directory.
+//!
+//! Only each directory's digest is kept. The directories that turn out to differ are listed again when
+//! they are asked for, so memory does not grow with the number of files.
+
+use std::io;
+
+use super::link::Output;
+use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, RelPath};
+use crate::tree::{LinkTable, Root, ScanOptions, SystemOwners, list_dir, scan};
+use crate::wire::{Inventory, ToPrimary, WireError};
+
+/// Entries in one message, at most.
+const MESSAGE_NODES: usize = 2000;
+
+/// Directories in one message, at most.
+const MESSAGE_DIRECTORIES: usize = 5000;
+
+/// Bytes of names and targets in one message, about.
+const MESSAGE_BYTES: usize = 256 << 10;
+
+/// What is remembered of a root that was listed.
+pub(super) struct Listed {
+    directories: Vec<(RelPath, Digest)>,
+    links: LinkTable,
+    checksum: bool,
+    pub(super) inventory: Inventory,
+}
+
+impl Listed {
+    /// Lists `root`; `None` is a root that does not exist yet.
+    pub(super) fn of(
+        root: Option<&Root>,
+        fidelity: Fidelity,
+        checksum: bool,
+        owners: &SystemOwners,
+    ) -> io::Result<Self> {
+        let mut listed = Listed {
+            directories: Vec::new(),
+            links: LinkTable::default(),
+            checksum,
+            inventory: Inventory {
+                digest: ListingHasher::default().finish(),
+                directories: 0,
+                entries: 0,
+                unreadable: Vec::new(),
+            },
+        };
+        let Some(root) = root else { return Ok(listed) };
+        let mut whole = ListingHasher::default();
+        let mut names = OwnerNames::default();
+        let directories = &mut listed.directories;
+        let options = ScanOptions { checksum, ..ScanOptions::default() };
+        let report = scan(root, &options, owners, &mut |dir| {
+            names.note(&dir.meta, owners);
+            dir.nodes.iter().for_each(|node| names.note(&node.meta, owners));
+            let digest = dir.digest(fidelity, &names);
+            whole.add(&dir, &digest, fidelity, &names);
+            directories.push((dir.path, digest));
+            Ok(())
+        })?;
+        listed.links = report.links;
+        listed.inventory = Inventory {
+            digest: whole.finish(),
+            directories: report.directories,
+            entries: report.entries,
+            unreadable: report.unreadable,
+        };
+        Ok(listed)
+    }
+
+    /// Sends all directories.
+    pub(super) fn send_directories(&self, owners: OwnerMap, output: &Output) -> Result<(), WireError> {
+        let mut owners = Some(owners);
+        let mut rest = &self.directories[..];
+        loop {
+            let mut bytes = 0;
+            let fits = rest.iter().take(MESSAGE_DIRECTORIES).take_while(|(path, _)| {
+                bytes += path.as_bytes().len() + 40;
+                bytes <= MESSAGE_BYTES
+            });
+            let (part, after) = rest.split_at(fits.count());
+            rest = after;
+            let last = rest.is_empty();
+            let owners = owners.take().unwrap_or_default();
+            output.send(&ToPrimary::Directories { owners, directories: part.to_vec(), last })?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends what the directories in `paths` hold now. One that is gone is left out.
+    pub(super) fn send_entries(
+        &self,
+        root: Option<&Root>,
+        paths: &[RelPath],
+        output: &Output,
+    ) -> Result<(), WireError> {
+        let options = ScanOptions { checksum: self.checksum, ..ScanOptions::default() };
+        for path in paths {
+            let Some(root) = root else { break };
+            // What cannot be looked at is left out, and what is left out is not touched.
+            let mut problems = Vec::new();
+            if let Ok(listing) = list_dir(root, path, &options, &self.links, &mut problems) {
+                send_listing(listing, output)?;
+            }
+        }
+        output.send(&ToPrimary::EndOfEntries)
+    }
+}
+
+fn send_listing(listing: DirListing, output: &Output) -> Result<(), WireError> {
+    let DirListing { path, meta, nodes } = listing;
+    let mut nodes = nodes.into_iter().peekable();
+    loop {
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        while part.len() < MESSAGE_NODES && bytes < MESSAGE_BYTES {
+            let Some(node) = nodes.next() else { break };
+            bytes += node.name.len() + node.kind.link().map_or(0, |link| link.as_bytes().len()) + 64;
+            part.push(node);
+        }
+        let part = DirListing { path: path.clone(), meta: meta.clone(), nodes: part };
+        output.send(&ToPrimary::Entries(part))?;
+        if nodes.peek().is_none() {
+            return Ok(());
+        }
+    }
+}

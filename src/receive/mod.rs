@@ -1,0 +1,30 @@
+//! The far end of a push: what `rfleet receive` does.
+//!
+//! Plain blocking code, one message after another. The primary is not trusted: it can name only roots
+//! that this host's own configuration or command line names, every name is checked and every operation
+//! stays below the root's handle (see [`crate::tree`]), and the local [`Policy`] is applied last.
+//!
+//! | file        | what it owns |
+//! |-------------|--------------|
+//! | `policy`    | which roots there are, and what may be done to them |
+//! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
+//! | `session`   | which message may come when, and what answers it |
+//! | `inventory` | what the root holds |
+//! | `signature` | signatures of files, for deltas |
+//! | `writer`    | content: staged, checked, placed |
+//! | `changes`   | changes without content |
+//! | `owners`    | which local numbers the primary's owners become |
+//! | `state`     | the record that a fleet leaves in a root |
+
+mod changes;
+mod inventory;
+mod link;
+mod owners;
+mod policy;
+mod session;
+mod signature;
+mod state;
+mod writer;
+
+pub use policy::{Durability, OwnerPolicy, Policy, Roots};
+pub use session::{ReceiveError, serve};

@@ -1,0 +1,446 @@
+//! One session: which message may come when, and what answers it.
+//!
+//! ```text
+//! Hello ─► Welcome, Inventory ─► (GetDirectories, GetEntries)* ─► end of input
+//!                                    └─► Begin ─► (Changes | block | GetSignatures | EndOfContent)* ─► Finish ─► Committed
+//! ```
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::{getegid, geteuid, getgroups};
+use thiserror::Error;
+
+use super::inventory::Listed;
+use super::link::{PrimaryLink, standard_streams};
+use super::policy::{Durability, OwnerPolicy, Policy, Roots};
+use super::writer::{WriteError, Writer};
+use super::{owners, signature, state};
+use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, RelPath, Sequence, Term};
+use crate::tree::{Root, RootError, StageError, Staging, SystemOwners, read_state};
+use crate::wire::{
+    Begin, BlockReader, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome, WireError,
+    choose_protocol, decode,
+};
+
+/// How often the primary is told how far we are.
+const PROGRESS: Duration = Duration::from_millis(100);
+
+/// Room that is left for others on the filesystem.
+const SPARE_BYTES: u64 = 1 << 20;
+
+/// Why a session ended without a commit.
+#[derive(Debug, Error)]
+pub enum ReceiveError {
+    /// The primary was told why.
+    #[error("{0}")]
+    Refused(String),
+    /// The link failed or the primary does not speak the protocol.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The primary went away in the middle. Nothing half-done remains.
+    #[error("the primary ended the connection in the middle")]
+    Interrupted,
+    /// Standard input or output cannot be used.
+    #[error("standard input and output cannot be used: {0}")]
+    Streams(#[source] io::Error),
+}
+
+impl From<Refusal> for ReceiveError {
+    fn from(refusal: Refusal) -> Self {
+        ReceiveError::Refused(refusal.message)
+    }
+}
+
+/// Serves one primary on standard input and output.
+///
+/// # Errors
+/// [`ReceiveError`]; the root then holds only whole files, old or new.
+pub fn serve(roots: &Roots, policy: &Policy) -> Result<(), ReceiveError> {
+    let (input, output) = standard_streams().map_err(ReceiveError::Streams)?;
+    serve_on(input, output, roots, policy)
+}
+
+fn serve_on(input: OwnedFd, output: OwnedFd, roots: &Roots, policy: &Policy) -> Result<(), ReceiveError> {
+    let mut session = Session { link: PrimaryLink::open(input, output), policy, owners: SystemOwners::new() };
+    match session.run(roots) {
+        Err(End::Refused(refusal)) => {
+            // Told as far as someone is left to tell.
+            let _ = session.link.send(&ToPrimary::Refused(refusal.clone()));
+            Err(refusal.into())
+        }
+        Err(End::Wire(error)) => Err(error.into()),
+        Err(End::Interrupted) => Err(ReceiveError::Interrupted),
+        Ok(()) => Ok(()),
+    }
+}
+
+enum End {
+    Refused(Refusal),
+    Wire(WireError),
+    Interrupted,
+}
+
+impl From<WireError> for End {
+    fn from(error: WireError) -> Self {
+        End::Wire(error)
+    }
+}
+
+fn refuse(kind: RefusalKind, message: impl Into<String>) -> End {
+    End::Refused(Refusal { kind, message: message.into() })
+}
+
+fn misplaced(what: &str) -> End {
+    refuse(RefusalKind::BadRequest, format!("the primary sent {what} where that has no place"))
+}
+
+/// A root as it was found.
+struct Found {
+    path: std::path::PathBuf,
+    root: Option<Root>,
+    state: Option<RootState>,
+}
+
+struct Session<'a> {
+    link: PrimaryLink,
+    policy: &'a Policy,
+    owners: SystemOwners,
+}
+
+impl Session<'_> {
+    fn run(&mut self, roots: &Roots) -> Result<(), End> {
+        let ToReceiver::Hello(hello) = self.message()?.ok_or(End::Interrupted)? else {
+            return Err(misplaced("something else than a greeting"));
+        };
+        let found = self.open_root(roots, &hello)?;
+        let fidelity = self.fidelity();
+        self.welcome(&hello, &found, fidelity)?;
+        let listed = Listed::of(found.root.as_ref(), fidelity, hello.checksum, &self.owners).map_err(|error| {
+            refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
+        })?;
+        self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
+        match self.compare(&found, &listed)? {
+            None => Ok(()),
+            Some(_) if hello.read_only => Err(misplaced("a change in a comparison")),
+            Some(begin) => self.write(&hello, found, fidelity, begin),
+        }
+    }
+
+    /// The next message; `None` at the end of input.
+    fn message(&mut self) -> Result<Option<ToReceiver>, End> {
+        loop {
+            let Some(frame) = self.link.receive()? else { return Ok(None) };
+            if frame.kind != FrameKind::Message {
+                return Err(misplaced("content"));
+            }
+            match decode(&frame.body)? {
+                ToReceiver::Heartbeat => {}
+                message => return Ok(Some(message)),
+            }
+        }
+    }
+
+    fn open_root(&self, roots: &Roots, hello: &Hello) -> Result<Found, End> {
+        if choose_protocol(hello.protocol_min, hello.protocol_max).is_none() {
+            let message = format!(
+                "this receiver is rfleet {} and speaks another protocol than the primary's {}; install the same or the \
+                 next version on both",
+                env!("CARGO_PKG_VERSION"),
+                hello.software.escape_debug(),
+            );
+            return Err(refuse(RefusalKind::Protocol, message));
+        }
+        let path = roots.find(&hello.root).map_err(|why| refuse(RefusalKind::UnknownRoot, why))?.to_owned();
+        let root = match Root::open(&path) {
+            Ok(root) => Some(root),
+            Err(RootError::Missing { .. }) => None,
+            Err(error) => return Err(refuse(RefusalKind::BadRoot, error.to_string())),
+        };
+        let state = match &root {
+            Some(root) => self.look_at_state(root, hello, &path)?,
+            None => None,
+        };
+        Ok(Found { path, root, state })
+    }
+
+    /// Reads the fleet's record, and cleans up after a run that was interrupted.
+    fn look_at_state(&self, root: &Root, hello: &Hello, path: &std::path::Path) -> Result<Option<RootState>, End> {
+        let bad = |error: &dyn std::fmt::Display| refuse(RefusalKind::BadRoot, format!("{}: {error}", path.display()));
+        let bytes = read_state(root).map_err(|error| bad(&error))?;
+        let state = bytes.as_deref().and_then(state::decode);
+        if !hello.read_only && Staging::has_leftovers(root).map_err(|error| bad(&error))? {
+            let staging = Staging::open(root).map_err(|error| stage_refusal(path, &error))?;
+            staging.finish(bytes.is_some()).map_err(|error| bad(&error))?;
+        }
+        let (Some(fleet), Some(state)) = (&hello.fleet, state) else { return Ok(None) };
+        if (state.fleet != *fleet || state.root != hello.root) && !hello.adopt {
+            let message = format!(
+                "{} belongs to root {} of fleet {}, not to {} of {fleet}; if it is to be taken over, say --adopt once",
+                path.display(),
+                state.root.escape_debug(),
+                state.fleet.escape_debug(),
+                hello.root
+            );
+            return Err(refuse(RefusalKind::OtherFleet, message));
+        }
+        let other_primary = state.term == hello.term && state.term != Term(0) && state.primary != hello.primary;
+        if state.fleet == *fleet && (state.term > hello.term || other_primary) {
+            let message = format!(
+                "fenced: {} is primary since term {}, and this push is of term {}",
+                state.primary.escape_debug(),
+                state.term.0,
+                hello.term.0
+            );
+            return Err(refuse(RefusalKind::Fenced, message));
+        }
+        Ok(Some(state))
+    }
+
+    fn privileged(&self) -> bool {
+        geteuid().is_root()
+    }
+
+    fn fidelity(&self) -> Fidelity {
+        let owner = self.privileged() && matches!(self.policy.owner, OwnerPolicy::Preserve | OwnerPolicy::Numeric);
+        Fidelity { owner, setuid: self.policy.setuid }
+    }
+
+    fn welcome(&self, hello: &Hello, found: &Found, fidelity: Fidelity) -> Result<(), End> {
+        let free = found.root.as_ref().and_then(|root| root.free().ok());
+        let welcome = Welcome {
+            protocol: choose_protocol(hello.protocol_min, hello.protocol_max).unwrap_or_default(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            fidelity,
+            allow_delete: self.policy.allow_delete,
+            state: found.state.clone(),
+            free_bytes: free.as_ref().map_or(u64::MAX, |free| free.bytes),
+            free_inodes: free.as_ref().and_then(|free| free.inodes),
+            notes: Vec::new(),
+        };
+        Ok(self.link.send(&ToPrimary::Welcome(welcome))?)
+    }
+
+    /// Answers questions until changes begin, or the primary has seen enough.
+    fn compare(&mut self, found: &Found, listed: &Listed) -> Result<Option<Begin>, End> {
+        while let Some(message) = self.message()? {
+            match message {
+                ToReceiver::GetDirectories { names } => {
+                    let owners = self.map_owners(&names);
+                    listed.send_directories(owners, &self.link.output)?;
+                }
+                ToReceiver::GetEntries { paths } => {
+                    listed.send_entries(found.root.as_ref(), &paths, &self.link.output)?
+                }
+                ToReceiver::Begin(begin) => return Ok(Some(begin)),
+                _ => return Err(misplaced("something else than a question")),
+            }
+        }
+        Ok(None)
+    }
+
+    fn map_owners(&self, names: &OwnerNames) -> OwnerMap {
+        let own_groups = (!self.privileged()).then(own_groups);
+        owners::map(names, &self.policy.owner, &self.owners, own_groups.as_deref())
+    }
+
+    fn write(&mut self, hello: &Hello, found: Found, fidelity: Fidelity, begin: Begin) -> Result<(), End> {
+        let Found { path, root, state: recorded } = found;
+        if begin.deletions > 0 && !self.policy.allow_delete {
+            let message = "deletions are not allowed here ([receive] allow_delete = false); nothing was changed";
+            return Err(refuse(RefusalKind::Policy, message));
+        }
+        let root = match root {
+            Some(root) => root,
+            None => Root::open_or_create(&path).map_err(|error| refuse(RefusalKind::BadRoot, error.to_string()))?,
+        };
+        check_room(&root, &begin, &path)?;
+        let staging = Staging::open(&root).map_err(|error| stage_refusal(&path, &error))?;
+        let kept = staging.read_state().is_ok_and(|state| state.is_some());
+        if let (Some(fleet), None) = (&hello.fleet, &recorded) {
+            // From here on the root is this fleet's, also if this push does not come to its end.
+            let claim = record(hello, fleet, Sequence(0));
+            staging
+                .write_state(&state::encode(&claim))
+                .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
+        }
+        let mut writer = Writer::new(root, staging, self.policy, fidelity, self.map_owners(&begin.names));
+        writer.deletions_left = begin.deletions;
+        let mut root_meta = None;
+        let finish = self.take_changes(&mut writer, &mut root_meta).map_err(|end| end.on(&path))?;
+        let keep_state = hello.fleet.is_some() || kept;
+        let outcome = self.finish(writer, hello, finish, root_meta, keep_state).map_err(|end| end.on(&path))?;
+        Ok(self.link.send(&ToPrimary::Committed(outcome))?)
+    }
+
+    /// Takes changes and content until the primary says that it was all.
+    fn take_changes(
+        &mut self,
+        writer: &mut Writer,
+        root_meta: &mut Option<Meta>,
+    ) -> Result<(Sequence, bool), WriteEnd> {
+        let mut told = Instant::now();
+        loop {
+            let frame = self.link.receive().map_err(End::Wire)?.ok_or(End::Interrupted)?;
+            if frame.kind != FrameKind::Message {
+                writer.block(BlockReader::open(frame).map_err(End::Wire)?)?;
+                if told.elapsed() >= PROGRESS {
+                    told = Instant::now();
+                    let progress = ToPrimary::Progress { files: writer.files_done, bytes: writer.bytes_done };
+                    self.link.send(&progress).map_err(End::Wire)?;
+                }
+                continue;
+            }
+            match decode(&frame.body).map_err(End::Wire)? {
+                ToReceiver::Heartbeat => {}
+                ToReceiver::GetSignatures { requests } => {
+                    for request in &requests {
+                        signature::answer(request, writer.applier.parents(), &self.link.output).map_err(End::Wire)?;
+                    }
+                }
+                _ if writer.is_inside_file() => return Err(misplaced("a message inside a file").into()),
+                ToReceiver::Changes(changes) => {
+                    writer.commit_batch()?;
+                    for change in changes {
+                        match change {
+                            crate::wire::Change::SetDirectoryMeta { path, meta } if path.is_root() => {
+                                *root_meta = Some(meta);
+                            }
+                            change => writer.change(change)?,
+                        }
+                    }
+                }
+                ToReceiver::EndOfContent => {
+                    let paths = writer.end_of_content()?;
+                    self.link.send(&ToPrimary::Resend { paths }).map_err(End::Wire)?;
+                }
+                ToReceiver::Finish { sequence, record } => {
+                    writer.commit_batch()?;
+                    return Ok((sequence, record));
+                }
+                _ => return Err(misplaced("a question in the middle of changes").into()),
+            }
+        }
+    }
+
+    fn finish(
+        &mut self,
+        mut writer: Writer,
+        hello: &Hello,
+        (sequence, wanted): (Sequence, bool),
+        root_meta: Option<Meta>,
+        keep_state: bool,
+    ) -> Result<crate::wire::Committed, WriteEnd> {
+        writer.applier.restore_loosened();
+        writer.make_durable()?;
+        if let (Some(fleet), true) = (&hello.fleet, wanted) {
+            let state = record(hello, fleet, sequence);
+            writer.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
+        }
+        if writer.owners_denied > 0 {
+            let own = geteuid().as_raw();
+            let user = self.owners.user_name(own).unwrap_or_else(|| own.to_string());
+            writer.outcome.notes.push(format!(
+                "the owner of {} entries could not be set: the receiver runs as {user}, which may not give files away",
+                writer.owners_denied
+            ));
+        }
+        let root_local = root_meta.map(|meta| writer.local(&Kind::Directory, &meta));
+        let Writer { staging, mut applier, mut outcome, .. } = writer;
+        staging.finish(keep_state).map_err(WriteError::Failed)?;
+        if let Some(local) = root_local {
+            // Last of all: taking `.rfleet` away has changed the time.
+            applier.set_meta(&RelPath::root(), &Kind::Directory, &local).map_err(WriteError::Failed)?;
+            if self.policy.durability == Durability::Commit {
+                applier.sync().map_err(WriteError::Failed)?;
+            }
+        }
+        outcome.sequence = sequence;
+        Ok(outcome)
+    }
+}
+
+/// The groups that an unprivileged process may give its files to.
+fn own_groups() -> Vec<u32> {
+    let mut groups = vec![getegid().as_raw()];
+    groups.extend(getgroups().unwrap_or_default().iter().map(|group| group.as_raw()));
+    groups
+}
+
+/// How taking changes can end early.
+enum WriteEnd {
+    Session(End),
+    Write(WriteError),
+}
+
+impl From<End> for WriteEnd {
+    fn from(end: End) -> Self {
+        WriteEnd::Session(end)
+    }
+}
+
+impl From<WriteError> for WriteEnd {
+    fn from(error: WriteError) -> Self {
+        WriteEnd::Write(error)
+    }
+}
+
+impl WriteEnd {
+    fn on(self, path: &std::path::Path) -> End {
+        match self {
+            WriteEnd::Session(end) => end,
+            WriteEnd::Write(error) => write_refusal(path, &error),
+        }
+    }
+}
+
+fn record(hello: &Hello, fleet: &str, sequence: Sequence) -> RootState {
+    RootState {
+        fleet: fleet.to_owned(),
+        root: hello.root.clone(),
+        term: hello.term,
+        primary: hello.primary.clone(),
+        sequence,
+    }
+}
+
+/// Refuses before anything is changed what would not fit.
+fn check_room(root: &Root, begin: &Begin, path: &std::path::Path) -> Result<(), End> {
+    let Ok(free) = root.free() else { return Ok(()) };
+    if begin.need_bytes > 0 && begin.need_bytes.saturating_add(SPARE_BYTES) > free.bytes {
+        let message = format!(
+            "{}: the disk is too full: {} bytes are needed and {} are free; nothing was changed",
+            path.display(),
+            begin.need_bytes,
+            free.bytes
+        );
+        return Err(refuse(RefusalKind::NoSpace, message));
+    }
+    if let Some(free_inodes) = free.inodes.filter(|free| begin.need_inodes > *free) {
+        let message = format!(
+            "{}: the filesystem has too few inodes: {} are needed and {} are free; nothing was changed",
+            path.display(),
+            begin.need_inodes,
+            free_inodes
+        );
+        return Err(refuse(RefusalKind::NoSpace, message));
+    }
+    Ok(())
+}
+
+fn stage_refusal(path: &std::path::Path, error: &StageError) -> End {
+    let kind = if matches!(error, StageError::Busy) { RefusalKind::Busy } else { RefusalKind::BadRoot };
+    refuse(kind, format!("{}: {error}", path.display()))
+}
+
+fn write_refusal(path: &std::path::Path, error: &WriteError) -> End {
+    match error {
+        WriteError::NoSpace(error) => refuse(
+            RefusalKind::NoSpace,
+            format!("{}: no room is left: {error}; what was under way was discarded", path.display()),
+        ),
+        WriteError::Failed(error) => refuse(RefusalKind::Failed, format!("{}: {error}", path.display())),
+        WriteError::Protocol(what) => misplaced(what),
+    }
+}

@@ -1,0 +1,70 @@
+//! The record that a fleet leaves in a root: `.rfleet/state`, a few lines of TOML.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Sequence, Term};
+use crate::wire::RootState;
+
+/// Version of the format.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    fleet: String,
+    root: String,
+    term: u64,
+    primary: String,
+    sequence: u64,
+}
+
+/// The record as the bytes of the file.
+pub(super) fn encode(state: &RootState) -> Vec<u8> {
+    let record = Record {
+        version: VERSION,
+        fleet: state.fleet.clone(),
+        root: state.root.clone(),
+        term: state.term.0,
+        primary: state.primary.clone(),
+        sequence: state.sequence.0,
+    };
+    // Strings and numbers always make TOML.
+    let text = toml::to_string(&record).unwrap_or_default();
+    format!("# What rfleet knows of this directory. Do not edit.\n{text}").into_bytes()
+}
+
+/// The record in the file; `None` if it cannot be understood, which costs a comparison and an
+/// adoption, never a wrong change.
+pub(super) fn decode(bytes: &[u8]) -> Option<RootState> {
+    let record: Record = toml::from_str(std::str::from_utf8(bytes).ok()?).ok()?;
+    (record.version == VERSION).then_some(RootState {
+        fleet: record.fleet,
+        root: record.root,
+        term: Term(record.term),
+        primary: record.primary,
+        sequence: Sequence(record.sequence),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_and_a_damaged_one_is_none() {
+        let state = RootState {
+            fleet: "cms".into(),
+            root: "uploads".into(),
+            term: Term(3),
+            primary: "web\"1\n".into(),
+            sequence: Sequence(u64::from(u32::MAX)),
+        };
+        let bytes = encode(&state);
+        assert_eq!(decode(&bytes), Some(state));
+        for end in 1..bytes.len() - 1 {
+            assert_eq!(decode(&bytes[..end]), None, "{end}");
+        }
+        assert_eq!(decode(b"\xff"), None);
+    }
+}

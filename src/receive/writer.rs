@@ -1,0 +1,368 @@
+//! Content: staged, compared with its digest, placed.
+//!
+//! A file is made in the stage, gets its attributes there, and waits. When enough waits, or something
+//! else is to be done, the batch is committed: synced to the disk where that is asked for, then
+//! renamed to its place one by one. A path holds the old content or the new one, never a part.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+
+use super::policy::{Durability, Policy};
+use crate::delta::{Op, PatchCheck};
+use crate::model::{Digest, Fidelity, Hasher, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath, Timestamp};
+use crate::tree::{Applier, LocalMeta, Root, Staged, StagedFile, Staging, open_basis, problem_kind};
+use crate::wire::{BlockReader, Committed, Record};
+
+/// Bytes staged before they are committed. What is replaced is freed only then, so this is also
+/// how much more room than the final state needs is taken.
+const BATCH_BYTES: u64 = 64 << 20;
+
+/// Files staged before they are committed.
+const BATCH_FILES: usize = 4096;
+
+/// How much of a basis is read at a time.
+const COPY_BYTES: usize = 256 << 10;
+
+/// Problems that are told one by one; the others are counted.
+const MAX_PROBLEMS: usize = 1000;
+
+/// Why a session ends early.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    /// There is no room left; what was staged is discarded.
+    NoSpace(io::Error),
+    /// The disk cannot be synced or the stage cannot be used.
+    Failed(io::Error),
+    /// The primary breaks the protocol.
+    Protocol(&'static str),
+}
+
+/// A file that comes in pieces.
+struct Open {
+    path: RelPath,
+    meta: Meta,
+    size_bytes: u64,
+    /// `None` when what comes for it is to be passed over.
+    target: Option<Target>,
+}
+
+struct Target {
+    staged: StagedFile,
+    basis: Option<File>,
+    check: PatchCheck,
+    hasher: Hasher,
+    /// Whether the content ends with a hole, so that the length must be set.
+    hole_at_end: bool,
+}
+
+/// Everything that changes one root.
+pub(super) struct Writer<'a> {
+    pub(super) root: Root,
+    pub(super) applier: Applier,
+    pub(super) policy: &'a Policy,
+    pub(super) fidelity: Fidelity,
+    pub(super) owners: OwnerMap,
+    pub(super) staging: Staging,
+    /// Directories that something else may take the place of.
+    pub(super) replaceable: HashSet<RelPath>,
+    /// Paths that did not get their content.
+    pub(super) failed: HashSet<RelPath>,
+    /// Deletions that were announced and not done yet.
+    pub(super) deletions_left: u64,
+    pub(super) outcome: Committed,
+    /// Entries whose owner could not be set.
+    pub(super) owners_denied: u64,
+    waiting: Vec<(Staged, RelPath)>,
+    waiting_bytes: u64,
+    resend: Vec<RelPath>,
+    open: Option<Open>,
+    buffer: Vec<u8>,
+    pub(super) files_done: u64,
+    pub(super) bytes_done: u64,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(root: Root, staging: Staging, policy: &'a Policy, fidelity: Fidelity, owners: OwnerMap) -> Self {
+        Writer {
+            applier: Applier::new(&root),
+            root,
+            policy,
+            fidelity,
+            owners,
+            staging,
+            replaceable: HashSet::new(),
+            failed: HashSet::new(),
+            deletions_left: 0,
+            outcome: Committed::default(),
+            owners_denied: 0,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            resend: Vec::new(),
+            open: None,
+            buffer: vec![0; COPY_BYTES],
+            files_done: 0,
+            bytes_done: 0,
+        }
+    }
+
+    /// What the primary's attributes become here.
+    pub(super) fn local(&self, kind: &Kind, meta: &Meta) -> LocalMeta {
+        LocalMeta {
+            mode: self.fidelity.mode(kind, meta.mode),
+            uid: self.owners.users.get(&meta.uid).copied().flatten(),
+            gid: self.owners.groups.get(&meta.gid).copied().flatten(),
+            mtime: meta.mtime,
+        }
+    }
+
+    /// Takes one block.
+    pub(super) fn block(&mut self, mut block: BlockReader) -> Result<(), WriteError> {
+        while let Some((record, content)) =
+            block.next_record().map_err(|_| WriteError::Protocol("a content block that cannot be read"))?
+        {
+            self.record(record, content)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record, content: &[u8]) -> Result<(), WriteError> {
+        match record {
+            Record::File { path, meta, digest, .. } if self.open.is_none() && !path.is_root() => {
+                self.small(path, &meta, digest, content)
+            }
+            Record::Begin { path, meta, size_bytes, basis } if self.open.is_none() && !path.is_root() => {
+                self.begin(path, meta, size_bytes, basis)
+            }
+            Record::Data { .. } => self.piece(Op::Literal(content)),
+            Record::Copy { offset, bytes } => self.piece(Op::Copy { offset, len: bytes }),
+            Record::Hole { bytes } => self.hole(bytes),
+            Record::End { digest } => self.end(digest),
+            Record::Cancel => {
+                self.open.take().map(drop).ok_or(WriteError::Protocol("the end of a file that did not begin"))
+            }
+            Record::File { .. } | Record::Begin { .. } => Err(WriteError::Protocol("a file inside another")),
+        }
+    }
+
+    fn small(&mut self, path: RelPath, meta: &Meta, digest: Digest, content: &[u8]) -> Result<(), WriteError> {
+        if Digest::of(content) != digest {
+            self.resend.push(path);
+            return Ok(());
+        }
+        let local = self.local(&Kind::file(content.len() as u64), meta);
+        let staged = self.staging.create_file(local.mode).and_then(|mut staged| {
+            staged.file().write_all(content)?;
+            staged.seal(&local)
+        });
+        self.staged(path, staged, content.len() as u64)
+    }
+
+    fn begin(
+        &mut self,
+        path: RelPath,
+        meta: Meta,
+        size_bytes: u64,
+        basis: Option<(u64, Timestamp)>,
+    ) -> Result<(), WriteError> {
+        let mut open = Open { path, meta, size_bytes, target: None };
+        let mut basis_file = None;
+        let mut basis_bytes = 0;
+        if let Some((expected_bytes, mtime)) = basis {
+            match open_basis(self.applier.parents(), &open.path) {
+                Ok((file, stat)) if stat.size_bytes == expected_bytes && stat.mtime == mtime => {
+                    (basis_file, basis_bytes) = (Some(file), expected_bytes);
+                }
+                _ => {
+                    self.resend.push(open.path.clone());
+                    self.open = Some(open);
+                    return Ok(());
+                }
+            }
+        }
+        let local = self.local(&Kind::file(size_bytes), &open.meta);
+        match self.staging.create_file(local.mode) {
+            Ok(staged) => {
+                open.target = Some(Target {
+                    staged,
+                    basis: basis_file,
+                    check: PatchCheck::new(basis_bytes, size_bytes),
+                    hasher: Hasher::new(),
+                    hole_at_end: false,
+                });
+            }
+            Err(error) => self.fail(open.path.clone(), error)?,
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn piece(&mut self, op: Op<'_>) -> Result<(), WriteError> {
+        let open = self.open.as_mut().ok_or(WriteError::Protocol("a piece of a file that did not begin"))?;
+        let Some(target) = &mut open.target else { return Ok(()) };
+        target.check.check(&op).map_err(|_| WriteError::Protocol("a piece that does not fit its file"))?;
+        target.hole_at_end = false;
+        let written = match op {
+            Op::Literal(content) => {
+                target.hasher.update(content);
+                target.staged.file().write_all(content)
+            }
+            Op::Copy { offset, len } => target.copy(offset, len, &mut self.buffer),
+        };
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) => self.fail_open(error),
+        }
+    }
+
+    fn hole(&mut self, bytes: u64) -> Result<(), WriteError> {
+        let open = self.open.as_mut().ok_or(WriteError::Protocol("a piece of a file that did not begin"))?;
+        let Some(target) = &mut open.target else { return Ok(()) };
+        // As a literal of that length, which it stands for: it must fit, and its zeros are hashed.
+        let mut left = bytes;
+        let zeros = [0; 64 << 10];
+        while left > 0 {
+            let step = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+            let fits = target.check.check(&Op::Literal(&zeros[..step]));
+            fits.map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
+            target.hasher.update(&zeros[..step]);
+            left -= step as u64;
+        }
+        target.hole_at_end = true;
+        let skip = i64::try_from(bytes).map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
+        match io::Seek::seek(target.staged.file(), io::SeekFrom::Current(skip)) {
+            Ok(_) => Ok(()),
+            Err(error) => self.fail_open(error),
+        }
+    }
+
+    fn end(&mut self, digest: Digest) -> Result<(), WriteError> {
+        let open = self.open.take().ok_or(WriteError::Protocol("the end of a file that did not begin"))?;
+        let Some(mut target) = open.target else { return Ok(()) };
+        let whole = target.check.finish().is_ok() && target.hasher.finish() == digest;
+        if !whole {
+            self.resend.push(open.path);
+            return Ok(());
+        }
+        let local = self.local(&Kind::file(open.size_bytes), &open.meta);
+        let length = if target.hole_at_end { target.staged.file().set_len(open.size_bytes) } else { Ok(()) };
+        let staged = length.and_then(|()| target.staged.seal(&local));
+        self.staged(open.path, staged, open.size_bytes)
+    }
+
+    fn staged(&mut self, path: RelPath, staged: io::Result<Staged>, bytes: u64) -> Result<(), WriteError> {
+        self.files_done += 1;
+        self.bytes_done += bytes;
+        match staged {
+            Ok(staged) => {
+                self.owners_denied += u64::from(staged.owner_denied);
+                self.waiting.push((staged, path));
+                self.waiting_bytes += bytes;
+                let full = self.waiting.len() >= BATCH_FILES || self.waiting_bytes >= BATCH_BYTES;
+                if full { self.commit_batch() } else { Ok(()) }
+            }
+            Err(error) => self.fail(path, error),
+        }
+    }
+
+    /// Puts a staged entry to its place at once.
+    pub(super) fn place(&mut self, path: RelPath, staged: Staged) -> Result<(), WriteError> {
+        let allow_directory = self.replaceable.contains(&path);
+        match self.applier.place(staged, &path, allow_directory) {
+            Ok(()) => {
+                self.failed.remove(&path);
+                Ok(())
+            }
+            Err(error) => self.fail(path, error),
+        }
+    }
+
+    /// Makes everything that waits visible.
+    pub(super) fn commit_batch(&mut self) -> Result<(), WriteError> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        self.make_durable()?;
+        self.waiting_bytes = 0;
+        for (staged, path) in std::mem::take(&mut self.waiting) {
+            self.place(path, staged)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_durable(&self) -> Result<(), WriteError> {
+        match self.policy.durability {
+            Durability::None => Ok(()),
+            Durability::Commit => self.applier.sync().map_err(WriteError::Failed),
+        }
+    }
+
+    /// All content has come; which files must come again?
+    pub(super) fn end_of_content(&mut self) -> Result<Vec<RelPath>, WriteError> {
+        if self.open.is_some() {
+            return Err(WriteError::Protocol("the end of all content inside a file"));
+        }
+        self.commit_batch()?;
+        self.failed.extend(self.resend.iter().cloned());
+        Ok(std::mem::take(&mut self.resend))
+    }
+
+    /// Whether a file is under way.
+    pub(super) fn is_inside_file(&self) -> bool {
+        self.open.is_some()
+    }
+
+    fn fail_open(&mut self, error: io::Error) -> Result<(), WriteError> {
+        let path = match &mut self.open {
+            Some(open) => {
+                open.target = None;
+                open.path.clone()
+            }
+            None => return Ok(()),
+        };
+        self.fail(path, error)
+    }
+
+    /// Notes that `path` could not be brought over; a full disk ends everything.
+    pub(super) fn fail(&mut self, path: RelPath, error: io::Error) -> Result<(), WriteError> {
+        let kind = problem_kind(&error);
+        if kind == ProblemKind::NoSpace {
+            return Err(WriteError::NoSpace(error));
+        }
+        let detail = match kind {
+            ProblemKind::Conflict => "something else is in its place".to_owned(),
+            _ => error.to_string(),
+        };
+        self.problem(Problem::new(path.clone(), kind, detail));
+        self.failed.insert(path);
+        Ok(())
+    }
+
+    pub(super) fn problem(&mut self, problem: Problem) {
+        if self.outcome.problems.len() < MAX_PROBLEMS {
+            self.outcome.problems.push(problem);
+        } else {
+            self.outcome.more_problems += 1;
+        }
+    }
+}
+
+impl Target {
+    fn copy(&mut self, offset: u64, bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let basis = self.basis.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+        let (mut at, mut left) = (offset, bytes);
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            let read = basis.read_at(&mut buffer[..want], at)?;
+            if read == 0 {
+                // The basis became shorter: the digest will not match, and the file comes again.
+                return Ok(());
+            }
+            self.hasher.update(&buffer[..read]);
+            self.staged.file().write_all(&buffer[..read])?;
+            (at, left) = (at + read as u64, left - read as u64);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! A duplex byte link to a receiver: over SSH, or to a process on this host. Knows no message.
+
+mod child;
+mod ssh;
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+pub use child::spawn;
+pub use ssh::{HostKeys, SshError, SshOptions, SshSession, SshTarget};
+
+/// What a receiver wrote to its standard error, its end at most.
+#[derive(Clone, Default)]
+pub struct ErrorText(Arc<Mutex<Vec<u8>>>);
+
+/// Most that is kept of it.
+const ERROR_TEXT_BYTES: usize = 4096;
+
+impl ErrorText {
+    /// Starts collecting from `stderr`.
+    fn collect(mut stderr: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        let text = ErrorText::default();
+        let sink = text.clone();
+        tokio::spawn(async move {
+            let mut buffer = [0; 1024];
+            while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+                let mut text = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
+                text.extend_from_slice(&buffer[..read]);
+                let excess = text.len().saturating_sub(ERROR_TEXT_BYTES);
+                text.drain(..excess);
+            }
+        });
+        text
+    }
+
+    /// The last line that says something, fit for a terminal.
+    pub fn last_line(&self) -> Option<String> {
+        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+        Some(line.trim().chars().map(|char| if char.is_control() { '?' } else { char }).take(300).collect())
+    }
+}
+
+/// How the process at the other end stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// With this code.
+    Code(i32),
+    /// The shell at the far side does not know the command.
+    NotFound,
+    /// By a signal, or with the connection.
+    Lost,
+}
+
+impl Exit {
+    fn of(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(127) => Exit::NotFound,
+            Some(code) => Exit::Code(code),
+            None => Exit::Lost,
+        }
+    }
+}
+
+enum Process {
+    Local(Box<tokio::process::Child>),
+    Remote(Box<openssh::Child<Arc<openssh::Session>>>),
+}
+
+/// The process behind a link. Dropping it ends a local one.
+pub struct Peer {
+    process: Process,
+    /// What it said on standard error.
+    pub errors: ErrorText,
+}
+
+impl Peer {
+    /// Waits until the process has stopped, at most for `grace`; then a local one is killed, and a
+    /// remote one left to notice that its input has ended.
+    pub async fn wait(self, grace: Duration) -> Exit {
+        match self.process {
+            Process::Local(mut child) => match tokio::time::timeout(grace, child.wait()).await {
+                Ok(status) => status.map_or(Exit::Lost, Exit::of),
+                Err(_) => {
+                    // It may have stopped by itself in between, which is as good.
+                    let _ = child.kill().await;
+                    Exit::Lost
+                }
+            },
+            Process::Remote(child) => match tokio::time::timeout(grace, child.wait()).await {
+                Ok(Ok(status)) => Exit::of(status),
+                Ok(Err(openssh::Error::Remote(error))) if error.kind() == io::ErrorKind::NotFound => Exit::NotFound,
+                _ => Exit::Lost,
+            },
+        }
+    }
+}
+
+/// A receiver's standard input and output.
+pub struct Link {
+    /// What it says.
+    pub input: Box<dyn AsyncRead + Send + Unpin>,
+    /// What it hears.
+    pub output: Box<dyn AsyncWrite + Send + Unpin>,
+    /// The process itself.
+    pub peer: Peer,
+}

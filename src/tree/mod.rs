@@ -1,0 +1,54 @@
+//! The only code that touches a synced directory. Plain blocking code; imports only the model.
+//!
+//! Everything works on held handles: [`Root`] is opened once, a directory below it by one
+//! `openat2` that can neither leave the root nor follow a link, an entry by its single name in a
+//! held directory. Nothing joins a path to the root's.
+//!
+//! | file       | what it owns |
+//! |------------|--------------|
+//! | `beneath`  | containment: [`Root`], [`Dir`], [`Parents`] |
+//! | `open`     | how the path that an operator named becomes a [`Root`] |
+//! | `scan`     | listings of a root in path order |
+//! | `read`     | content that cannot be torn |
+//! | `stage`    | the private directory in which new content is made |
+//! | `dispose`  | recursive removal inside the private directory |
+//! | `meta`     | owner, mode and times through a handle |
+//! | `apply`    | changes to the visible tree |
+//! | `owners`   | names of users and groups |
+//!
+//! # Invariants
+//! An unprivileged local user may write in the tree and may swap any component at any time.
+//! - No call resolves more than one component except `openat2` with `RESOLVE_BENEATH |
+//!   RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS` from the root's handle, or its replacement, one
+//!   component at a time with `O_NOFOLLOW`. `..` is never resolved below a root.
+//! - Every open has `O_NOFOLLOW`, and what is read or changed through a handle was checked on that
+//!   handle, not by name before.
+//! - New content is made in a directory that only the effective user can enter, so its name cannot
+//!   be swapped before the rename that makes it visible.
+//!
+//! RACE: a directory that is moved while it is held stays held, so a user who may move it can
+//! have entries made in it at its new place. That place is one where this user may already make
+//! and remove entries, and only directories that were below the root can be moved so.
+//!
+//! RACE: where `fs.protected_hardlinks` is 0, a user can plant a hard link to a foreign file of
+//! the same filesystem below the root; changing its attributes changes that file. Linux has had
+//! the protection since 3.6 and systemd turns it on.
+
+mod apply;
+mod beneath;
+mod dispose;
+mod meta;
+mod open;
+mod owners;
+mod read;
+mod scan;
+mod stage;
+
+pub use apply::{Applier, problem_kind};
+pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
+pub use meta::LocalMeta;
+pub use open::RootError;
+pub use owners::SystemOwners;
+pub use read::{ContentReader, ReadError, open_basis};
+pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, list_dir, scan};
+pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging, read_state};

@@ -1,0 +1,383 @@
+//! Listings of a root in path order: one directory at a time, depth first.
+//!
+//! Memory is bounded by the directories on the way down, not by the tree. Costs one `getdents` a
+//! buffer, one `fstatat` an entry and two opens' worth of calls a directory; the kind that
+//! `getdents` hints at is not used for anything.
+//!
+//! **Hard links.** The *first* name of a file is the first in listing order: directories in path
+//! order, names within each. A walk that hands out each directory before those below it cannot
+//! know names further down, and listing order is as much a property of the tree as path order
+//! is, so two hosts with equal trees find equal links.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::io;
+use std::mem::MaybeUninit;
+
+use rustix::fs::{AtFlags, FileType, major, minor, readlinkat, statat};
+use rustix::io::Errno;
+
+use super::beneath::{Dir, Root, Stat};
+use super::read::{ContentReader, ReadError};
+use crate::model::{
+    DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, SpecialKind,
+    check_name,
+};
+
+/// Entries of a thousand-file directory fit; larger gains nothing measurable.
+const LIST_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Content is read in pieces of this size where digests are asked for.
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Directories held open on the way down. Deeper ones are opened again from the root, so that a
+/// deep tree cannot exhaust the process's descriptors (1,024 by default).
+const MAX_HELD_DIRS: usize = 64;
+
+/// Tries to get one answer about an entry, or about a file's content, that keeps changing.
+const TRIES: usize = 3;
+
+/// Says what a scan leaves out.
+pub trait Filter: Sync {
+    /// Whether `path` is left out; a directory with everything below it.
+    fn excludes(&self, path: &RelPath, is_directory: bool) -> bool;
+}
+
+/// What a scan does beside listing.
+#[derive(Clone, Copy, Default)]
+pub struct ScanOptions<'a> {
+    /// What is left out.
+    pub filter: Option<&'a dyn Filter>,
+    /// Read every file and fill its digest. Hard links have none: their first name has it.
+    pub checksum: bool,
+    /// Told the number of entries so far, once for each directory.
+    pub on_progress: Option<&'a dyn Fn(u64)>,
+}
+
+/// The first name of each file that has several, by device and inode number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkTable(HashMap<(u64, u64), RelPath>);
+
+impl LinkTable {
+    /// Number of files with several names.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn first_name(&self, stat: &Stat) -> Option<&RelPath> {
+        self.0.get(&(stat.dev, stat.ino))
+    }
+}
+
+/// What a scan found beside the listings.
+#[derive(Clone, Debug, Default)]
+pub struct ScanReport {
+    /// Names of all owners and groups that occur.
+    pub names: OwnerNames,
+    /// First names of files with several.
+    pub links: LinkTable,
+    /// Paths of which it is not known what they are or hold: neither they nor anything below them
+    /// may be taken as absent. `Vanished` where a directory went away in the middle.
+    pub unreadable: Vec<Problem>,
+    /// Other entries that are left out (names that cannot be sent; the path is the directory's) or
+    /// have no digest (content that could not be read).
+    pub problems: Vec<Problem>,
+    /// Entries listed, the root itself not counted.
+    pub entries: u64,
+    /// Directories listed, the root counted.
+    pub directories: u64,
+}
+
+/// Lists everything below `root`, in path order, each directory before those below it; its nodes
+/// are sorted by name. [`RESERVED_NAME`] is left out at every level, and so is what the filter
+/// excludes and what vanishes while it is looked at.
+///
+/// # Errors
+/// What `visit` returns, or the root itself cannot be listed. Trouble further down is in the report.
+pub fn scan(
+    root: &Root,
+    options: &ScanOptions<'_>,
+    owners: &dyn Owners,
+    visit: &mut dyn FnMut(DirListing) -> io::Result<()>,
+) -> io::Result<ScanReport> {
+    let mut report = ScanReport::default();
+    let mut lister = Lister::new(*options);
+    let mut stack: Vec<Level> = Vec::new();
+    let top = RelPath::root();
+    let dir = root.dir(&top)?;
+    let listing = lister.list(&dir, top, &mut Links::Grow(&mut report.links))?;
+    stack.push(take_in(listing, dir, options, owners, &mut report, visit)?);
+    while let Some(level) = stack.last_mut() {
+        let Some(name) = level.ahead.next() else {
+            stack.pop();
+            continue;
+        };
+        // INVARIANT: the names of `ahead` were joined once already, when their node was listed.
+        let Ok(path) = level.path.join(&name) else { continue };
+        let opened = match &level.dir {
+            Some(parent) => parent.open_dir(&name),
+            None => root.dir(&path),
+        };
+        let listed = opened.and_then(|dir| {
+            let listing = lister.list(&dir, path.clone(), &mut Links::Grow(&mut report.links))?;
+            Ok((dir, listing))
+        });
+        match listed {
+            Ok((dir, listing)) => {
+                let held = stack.len() < MAX_HELD_DIRS;
+                let mut below = take_in(listing, dir, options, owners, &mut report, visit)?;
+                if !held {
+                    below.dir = None;
+                }
+                stack.push(below);
+            }
+            Err(error) => report.unreadable.push(unreadable(path, &error)),
+        }
+        report.unreadable.append(&mut lister.unreadable);
+        report.problems.append(&mut lister.problems);
+    }
+    report.unreadable.append(&mut lister.unreadable);
+    report.problems.append(&mut lister.problems);
+    Ok(report)
+}
+
+/// Lists the one directory `path` again, with the links that a scan of the same tree found, as
+/// that scan would list it. What could not be read is added to `problems`.
+///
+/// RACE: an inode number that was freed and given to a new file with several names since that
+/// scan makes the new file look like a link of the old one's first name. It takes a deletion and
+/// two creations between both calls; the next scan finds the difference.
+///
+/// # Errors
+/// `NotFound` if the directory has vanished, else the operating system's.
+pub fn list_dir(
+    root: &Root,
+    path: &RelPath,
+    options: &ScanOptions<'_>,
+    links: &LinkTable,
+    problems: &mut Vec<Problem>,
+) -> io::Result<DirListing> {
+    let dir = root.dir(path)?;
+    let mut lister = Lister::new(*options);
+    let listing = lister.list(&dir, path.clone(), &mut Links::Fixed(links))?;
+    problems.append(&mut lister.unreadable);
+    problems.append(&mut lister.problems);
+    Ok(listing)
+}
+
+/// A directory on the way down.
+struct Level {
+    path: RelPath,
+    /// `None` below [`MAX_HELD_DIRS`].
+    dir: Option<Dir>,
+    ahead: std::vec::IntoIter<Box<[u8]>>,
+}
+
+/// Accounts for a listing, hands it out and keeps what the walk needs of it.
+fn take_in(
+    listing: DirListing,
+    dir: Dir,
+    options: &ScanOptions<'_>,
+    owners: &dyn Owners,
+    report: &mut ScanReport,
+    visit: &mut dyn FnMut(DirListing) -> io::Result<()>,
+) -> io::Result<Level> {
+    report.names.note(&listing.meta, owners);
+    let mut last = (listing.meta.uid, listing.meta.gid);
+    for node in &listing.nodes {
+        // Neighbours mostly have one owner: this spares two look-ups for each.
+        if last != (node.meta.uid, node.meta.gid) {
+            last = (node.meta.uid, node.meta.gid);
+            report.names.note(&node.meta, owners);
+        }
+    }
+    report.directories += 1;
+    report.entries += listing.nodes.len() as u64;
+    if let Some(progress) = options.on_progress {
+        progress(report.entries);
+    }
+    let below = listing.nodes.iter().filter(|node| node.kind.is_directory()).map(|node| node.name.clone());
+    let ahead = below.collect::<Vec<_>>().into_iter();
+    let path = listing.path.clone();
+    visit(listing)?;
+    Ok(Level { path, dir: Some(dir), ahead })
+}
+
+fn unreadable(path: RelPath, error: &io::Error) -> Problem {
+    let kind = match Errno::from_io_error(error) {
+        // What was listed as a directory a moment ago is gone or is something else now.
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => ProblemKind::Vanished,
+        _ => ProblemKind::Unreadable,
+    };
+    Problem::new(path, kind, error.to_string())
+}
+
+/// Where first names of hard links come from.
+enum Links<'t> {
+    /// Each new one is the first of its file.
+    Grow(&'t mut LinkTable),
+    /// Only what is known counts.
+    Fixed(&'t LinkTable),
+}
+
+impl Links<'_> {
+    /// The first name of the file, if `path` is not it.
+    fn link(&mut self, stat: &Stat, path: &RelPath) -> Option<Box<RelPath>> {
+        let first = match self {
+            Links::Fixed(table) => table.first_name(stat)?,
+            Links::Grow(table) => table.0.entry((stat.dev, stat.ino)).or_insert_with(|| path.clone()),
+        };
+        (first != path).then(|| Box::new(first.clone()))
+    }
+}
+
+/// Lists directories; its buffers are used again for each.
+struct Lister<'a> {
+    options: ScanOptions<'a>,
+    list_buffer: Vec<MaybeUninit<u8>>,
+    read_buffer: Vec<u8>,
+    unreadable: Vec<Problem>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Lister<'a> {
+    fn new(options: ScanOptions<'a>) -> Self {
+        Lister {
+            options,
+            list_buffer: vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES],
+            read_buffer: if options.checksum { vec![0; READ_BUFFER_BYTES] } else { Vec::new() },
+            unreadable: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn list(&mut self, dir: &Dir, path: RelPath, links: &mut Links<'_>) -> io::Result<DirListing> {
+        let meta = dir.stat_self()?.meta();
+        let mut found: Vec<(Node, Option<Stat>)> = Vec::new();
+        let mut buffer = std::mem::take(&mut self.list_buffer);
+        let listed = dir.each_name(&mut buffer, &mut |name| {
+            found.extend(self.look(dir, &path, name));
+            Ok(())
+        });
+        self.list_buffer = buffer;
+        listed?;
+        found.sort_unstable_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        // A name can come twice when its directory changes while it is listed.
+        found.dedup_by(|(a, _), (b, _)| a.name == b.name);
+        let mut nodes = Vec::with_capacity(found.len());
+        for (mut node, linked) in found {
+            self.complete(dir, &path, &mut node, linked.as_ref(), links);
+            nodes.push(node);
+        }
+        Ok(DirListing { path, meta, nodes })
+    }
+
+    /// The entry `name`, unless it is left out; with its `Stat` if it is a file of several names.
+    fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Option<Stat>)> {
+        let bytes = name.to_bytes();
+        if bytes == RESERVED_NAME {
+            return None;
+        }
+        let (stat, kind) = match stat_and_kind(dir, name) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return None,
+            Err(errno) => {
+                if let Ok(path) = parent.join(bytes) {
+                    self.unreadable.push(Problem::new(
+                        path,
+                        ProblemKind::Unreadable,
+                        io::Error::from(errno).to_string(),
+                    ));
+                }
+                return None;
+            }
+        };
+        if let Err(error) = joins(parent, bytes) {
+            let detail = format!("holds an entry whose name cannot be sent: {error}");
+            self.problems.push(Problem::new(parent.clone(), ProblemKind::Unsupported, detail));
+            return None;
+        }
+        if let Some(filter) = self.options.filter {
+            let path = parent.join(bytes).ok()?;
+            if filter.excludes(&path, stat.is_directory()) {
+                return None;
+            }
+        }
+        let linked = (stat.nlink > 1 && stat.is_file()).then_some(stat);
+        Some((Node { name: bytes.into(), kind, meta: stat.meta() }, linked))
+    }
+
+    /// Fills what is known only in name order (links) or costs reading (digests).
+    fn complete(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node, linked: Option<&Stat>, links: &mut Links<'_>) {
+        let Kind::File { link, .. } = &mut node.kind else { return };
+        if let (Some(stat), Ok(path)) = (linked, parent.join(&node.name)) {
+            *link = links.link(stat, &path);
+        }
+        if self.options.checksum && link.is_none() {
+            self.fill_digest(dir, parent, node);
+        }
+    }
+
+    fn fill_digest(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node) {
+        let mut tries = TRIES;
+        let result = loop {
+            match self.read_node(dir, node) {
+                Err(ReadError::Changed) if tries > 1 => tries -= 1,
+                result => break result,
+            }
+        };
+        if let (Err(error), Ok(path)) = (result, parent.join(&node.name)) {
+            self.problems.push(Problem::new(path, error.problem_kind(), error.to_string()));
+        }
+    }
+
+    fn read_node(&mut self, dir: &Dir, node: &mut Node) -> Result<(), ReadError> {
+        let reader = ContentReader::open_in(dir, &node.name)?;
+        let (size_bytes, meta) = (reader.size_bytes(), reader.meta());
+        let digest = reader.digest(&mut self.read_buffer)?;
+        // Size, times and digest are of one moment, which may be later than the listing's.
+        node.kind = Kind::File { size_bytes, link: None, digest: Some(Box::new(digest)) };
+        node.meta = meta;
+        Ok(())
+    }
+}
+
+/// Whether `parent.join(name)` is valid, without making it.
+fn joins(parent: &RelPath, name: &[u8]) -> Result<(), PathError> {
+    check_name(name)?;
+    if parent.as_bytes().len() + 1 + name.len() > crate::model::MAX_PATH_BYTES {
+        return parent.join(name).map(|_| ());
+    }
+    Ok(())
+}
+
+/// What `name` is, by its inode; looks again when it becomes something else in the middle.
+fn stat_and_kind(dir: &Dir, name: &CStr) -> Result<(Stat, Kind), Errno> {
+    let mut tries = TRIES;
+    loop {
+        let stat = Stat::from(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?);
+        let special = match stat.file_type() {
+            FileType::RegularFile => return Ok((stat, Kind::file(stat.size_bytes))),
+            FileType::Directory => return Ok((stat, Kind::Directory)),
+            FileType::Symlink => match readlinkat(dir, name, Vec::new()) {
+                Ok(target) => return Ok((stat, Kind::Symlink { target: target.into_bytes().into() })),
+                Err(Errno::INVAL) if tries > 1 => {
+                    tries -= 1;
+                    continue;
+                }
+                Err(errno) => return Err(errno),
+            },
+            FileType::Fifo => SpecialKind::Fifo,
+            FileType::Socket => SpecialKind::Socket,
+            FileType::CharacterDevice => SpecialKind::CharDevice { major: major(stat.rdev), minor: minor(stat.rdev) },
+            FileType::BlockDevice => SpecialKind::BlockDevice { major: major(stat.rdev), minor: minor(stat.rdev) },
+            FileType::Unknown => return Err(Errno::INVAL),
+        };
+        return Ok((stat, Kind::Special(special)));
+    }
+}

@@ -1,0 +1,469 @@
+//! The private directory in which new content is made: [`Staging`].
+//!
+//! ```text
+//! ROOT/.rfleet/          0700, of the effective user, else refused
+//!              lock      held by flock(2) for as long as a Staging lives
+//!              state     what a receiver remembers; written whole, by rename
+//!              stage/N   what is being made, or was replaced and is not yet removed
+//! ```
+//!
+//! The lock file is removed by the last user while it is locked, so whoever gets a lock looks
+//! whether the file and the directory are still the linked ones, and starts again if not.
+//! Creating and removing `.rfleet` leaves the root's own times as they were.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use thiserror::Error;
+
+use super::beneath::{Dir, LIST, NAME_ANY, Root, Stat};
+use super::dispose;
+use super::meta::{self, Hold, LocalMeta};
+use crate::model::{RESERVED_NAME, RelPath};
+
+const LOCK: &[u8] = b"lock";
+const STATE: &[u8] = b"state";
+const STAGE: &[u8] = b"stage";
+
+/// A state is a handful of numbers and names; anything longer is not ours.
+const MAX_STATE_BYTES: u64 = 64 * 1024;
+
+/// How often a process that ends may pull the lock away before this one gives up as busy.
+const OPEN_TRIES: usize = 16;
+
+/// Why a root cannot be staged in.
+#[derive(Debug, Error)]
+pub enum StageError {
+    /// Another process holds the lock.
+    #[error("another rfleet is writing to this root")]
+    Busy,
+    /// `.rfleet` is something else than a directory.
+    #[error("`.rfleet` in this root is not a directory")]
+    NotADirectory,
+    /// `.rfleet` belongs to another user.
+    #[error("`.rfleet` in this root belongs to user {owner}, not to the user that rfleet runs as")]
+    Foreign {
+        /// Number of the owner.
+        owner: u32,
+    },
+    /// The operating system refuses.
+    #[error("cannot stage in `.rfleet` of this root: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<Errno> for StageError {
+    fn from(errno: Errno) -> Self {
+        StageError::Io(errno.into())
+    }
+}
+
+/// The stage itself, shared by everything staged.
+#[derive(Debug)]
+pub(super) struct StageDir {
+    pub(super) dir: Dir,
+    next: AtomicU64,
+    /// What a new entry here looks like: its owner and group are those that files get too.
+    fresh: Stat,
+    /// Whether neither umask nor a default ACL takes from the mode of what is created here.
+    exact_modes: bool,
+    /// Directories that were swapped out of the tree and wait for their removal.
+    replaced: Mutex<Vec<Box<[u8]>>>,
+}
+
+impl StageDir {
+    pub(super) fn fresh_name(&self) -> Vec<u8> {
+        self.next.fetch_add(1, Ordering::Relaxed).to_string().into_bytes()
+    }
+
+    fn remove(&self, name: &[u8]) -> io::Result<()> {
+        dispose::remove(&self.dir, name, &mut || self.fresh_name())
+    }
+
+    pub(super) fn add_replaced(&self, name: Box<[u8]>) {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+    }
+
+    fn dispose_replaced(&self) -> io::Result<()> {
+        let names = std::mem::take(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner));
+        let results: Vec<_> = names.iter().map(|name| self.remove(name)).collect();
+        results.into_iter().collect()
+    }
+}
+
+/// The right to change a root, and the place where that is prepared. Dropping it without
+/// [`Staging::finish`] cleans up as well as it can and keeps a state that exists.
+#[derive(Debug)]
+pub struct Staging {
+    top: Dir,
+    home: Dir,
+    stage: Arc<StageDir>,
+    /// Unlocks when it is closed.
+    _lock: File,
+    finished: bool,
+}
+
+impl Staging {
+    /// Creates `.rfleet` if it is missing, locks it and empties what an interrupted run left.
+    ///
+    /// # Errors
+    /// [`StageError`]; `Busy` at once, without waiting.
+    pub fn open(root: &Root) -> Result<Staging, StageError> {
+        for _ in 0..OPEN_TRIES {
+            if let Some(staging) = Self::try_open(root)? {
+                return Ok(staging);
+            }
+        }
+        Err(StageError::Busy)
+    }
+
+    /// `None` when a process that ends removed something in between.
+    fn try_open(root: &Root) -> Result<Option<Staging>, StageError> {
+        let top = root.dir(&RelPath::root())?;
+        match keeping_times(&top, || top.mkdir(RESERVED_NAME, 0o700)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        let Some(home) = open_home(&top)? else { return Ok(None) };
+        if home.stat_self()?.permissions() != 0o700 {
+            fs::fchmod(&home, Mode::from_raw_mode(0o700))?;
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let lock = match fs::openat(&home, LOCK, flags, Mode::from_raw_mode(0o600)) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened?,
+        };
+        match fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(StageError::Busy),
+            locked => locked?,
+        }
+        if !is_linked(&home, LOCK, &lock)? || !is_linked(&top, RESERVED_NAME, &home)? {
+            return Ok(None);
+        }
+        let stage = Arc::new(fresh_stage(&home)?);
+        Ok(Some(Staging { top, home, stage, _lock: File::from(lock), finished: false }))
+    }
+
+    /// Whether a run that was interrupted left something in `root`, or one is under way. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn has_leftovers(root: &Root) -> io::Result<bool> {
+        let top = root.dir(&RelPath::root())?;
+        match top.open(RESERVED_NAME, LIST).map(|fd| Dir { fd }) {
+            Ok(home) => Ok(dispose::exists(&home, STAGE)? || !dispose::exists(&home, STATE)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts a file that will have `mode` (used to spare a call when it is sealed so).
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn create_file(&self, mode: u32) -> io::Result<StagedFile> {
+        // Nobody else can enter the stage, so the file may have its final mode from the start;
+        // setuid and setgid would be cleared by writing.
+        let created_mode = if self.stage.exact_modes { mode & 0o777 } else { 0o600 };
+        let name = self.stage.fresh_name();
+        let file = self.stage.dir.create_file(&name, created_mode)?;
+        Ok(StagedFile { file, created_mode, entry: self.entry(name) })
+    }
+
+    /// Makes a symbolic link to `target`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn symlink(&self, target: &[u8], meta: &LocalMeta) -> io::Result<Staged> {
+        let name = self.stage.fresh_name();
+        self.stage.dir.symlink(target, &name)?;
+        let entry = self.entry(name);
+        let handle = self.stage.dir.open(&entry.name, NAME_ANY)?;
+        let now = Stat::from(fs::fstat(&handle)?);
+        let owner_denied = meta::set(Hold::Named(handle.as_fd()), &now, meta)?;
+        Ok(Staged { entry, kind: StagedKind::Symlink, owner_denied })
+    }
+
+    /// Makes a second name of the regular file `name` in `dir`, whose attributes stay its own.
+    ///
+    /// # Errors
+    /// `ELOOP` if it is no regular file, else the operating system's.
+    pub fn hard_link(&self, dir: &Dir, name: &[u8]) -> io::Result<Staged> {
+        let staged_name = self.stage.fresh_name();
+        dir.link(name, &self.stage.dir, &staged_name)?;
+        let entry = self.entry(staged_name);
+        // Looked at where nobody can swap it any more.
+        if !self.stage.dir.stat(&entry.name)?.is_file() {
+            return Err(Errno::LOOP.into());
+        }
+        Ok(Staged { entry, kind: StagedKind::HardLink, owner_denied: false })
+    }
+
+    /// Makes an empty directory. Its owner keeps all rights for now, since it is to be moved and
+    /// filled; whoever places it sets its final mode and times after that.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn directory(&self, meta: &LocalMeta) -> io::Result<Staged> {
+        let name = self.stage.fresh_name();
+        self.stage.dir.mkdir(&name, 0o700)?;
+        let entry = self.entry(name);
+        let dir = self.stage.dir.open_dir(&entry.name)?;
+        let meta = LocalMeta { mode: meta.mode | 0o700, ..*meta };
+        let owner_denied = meta::set(Hold::Open(dir.as_fd()), &dir.stat_self()?, &meta)?;
+        Ok(Staged { entry, kind: StagedKind::Directory, owner_denied })
+    }
+
+    /// Removes the directories that were replaced so far, recursively: by handle, following no
+    /// link and crossing no mount.
+    ///
+    /// # Errors
+    /// The first failure of the operating system; the others were removed.
+    pub fn dispose_replaced(&self) -> io::Result<()> {
+        self.stage.dispose_replaced()
+    }
+
+    /// What the last [`Staging::write_state`] wrote.
+    ///
+    /// # Errors
+    /// As [`read_state`].
+    pub fn read_state(&self) -> io::Result<Option<Vec<u8>>> {
+        state_in(&self.home)
+    }
+
+    /// Replaces the state by `bytes`, durably and at once.
+    ///
+    /// # Errors
+    /// `InvalidInput` beyond 64 KiB, else the operating system's.
+    pub fn write_state(&self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() as u64 > MAX_STATE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the state is longer than 64 KiB"));
+        }
+        let mut staged = self.create_file(0o600)?;
+        staged.file.write_all(bytes)?;
+        staged.file.sync_all()?;
+        self.stage.dir.rename(&staged.entry.name, &self.home, STATE)?;
+        staged.entry.armed = false;
+        Ok(fs::fsync(&self.home)?)
+    }
+
+    /// Removes the stage and, unless `keep_state`, everything else: nothing of rfleet remains.
+    ///
+    /// # Errors
+    /// The operating system's; as much as possible was removed.
+    pub fn finish(mut self, keep_state: bool) -> io::Result<()> {
+        self.finished = true;
+        self.clean_up(keep_state)
+    }
+
+    fn clean_up(&self, keep_state: bool) -> io::Result<()> {
+        dispose::remove_all(&self.stage.dir, &mut || self.stage.fresh_name())?;
+        self.home.rmdir(STAGE)?;
+        if keep_state {
+            return Ok(());
+        }
+        match self.home.unlink(STATE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Last in the directory and still locked: who waits for it sees that it is gone.
+        self.home.unlink(LOCK)?;
+        if !is_linked(&self.top, RESERVED_NAME, &self.home)? {
+            return Ok(());
+        }
+        match keeping_times(&self.top, || self.top.rmdir(RESERVED_NAME)) {
+            // The next process has made its lock already.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            result => result,
+        }
+    }
+
+    fn entry(&self, name: Vec<u8>) -> Entry {
+        Entry { stage: Arc::clone(&self.stage), name: name.into(), armed: true }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.finished {
+            let keep_state = dispose::exists(&self.home, STATE).unwrap_or(true);
+            // The next run cleans what remains.
+            let _ = self.clean_up(keep_state);
+        }
+    }
+}
+
+/// A name in the stage, removed when dropped unless it was placed.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) stage: Arc<StageDir>,
+    pub(super) name: Box<[u8]>,
+    pub(super) armed: bool,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.armed {
+            // What cannot be removed now goes with the stage.
+            let _ = self.stage.remove(&self.name);
+        }
+    }
+}
+
+/// A file that is being made. Dropping it removes it.
+#[derive(Debug)]
+pub struct StagedFile {
+    file: File,
+    created_mode: u32,
+    entry: Entry,
+}
+
+impl StagedFile {
+    /// The file, open for reading and writing.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Gives the finished content its attributes and closes it. Not synced.
+    ///
+    /// # Errors
+    /// The operating system's; that the owner may not be set is a flag of the result.
+    pub fn seal(self, meta: &LocalMeta) -> io::Result<Staged> {
+        let stage = &self.entry.stage;
+        let now = if stage.exact_modes {
+            // Known without asking.
+            Stat { mode: fs::FileType::RegularFile.as_raw_mode() | self.created_mode, ..stage.fresh }
+        } else {
+            Stat::from(fs::fstat(&self.file)?)
+        };
+        let owner_denied = meta::set(Hold::Open(self.file.as_fd()), &now, meta)?;
+        Ok(Staged { entry: self.entry, kind: StagedKind::File, owner_denied })
+    }
+}
+
+/// What was staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StagedKind {
+    /// A regular file.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// A second name of a file that is in the tree.
+    HardLink,
+    /// An empty directory.
+    Directory,
+}
+
+/// Something finished that waits to be placed. Dropping it discards it.
+#[derive(Debug)]
+pub struct Staged {
+    pub(super) entry: Entry,
+    pub(super) kind: StagedKind,
+    /// Whether the owner or the group could not be set for want of the right to.
+    pub owner_denied: bool,
+}
+
+impl Staged {
+    /// What it is.
+    pub fn kind(&self) -> StagedKind {
+        self.kind
+    }
+
+    /// Removes it.
+    pub fn discard(self) {}
+}
+
+/// The state that a receiver left in `root`; creates nothing. `None` if there is none.
+///
+/// # Errors
+/// `InvalidData` if `.rfleet` or its state is not what a receiver of this user makes, else the
+/// operating system's.
+pub fn read_state(root: &Root) -> io::Result<Option<Vec<u8>>> {
+    let top = root.dir(&RelPath::root())?;
+    match open_home(&top) {
+        Ok(Some(home)) => state_in(&home),
+        Ok(None) => Ok(None),
+        Err(StageError::Io(error)) => Err(error),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+    }
+}
+
+fn state_in(home: &Dir) -> io::Result<Option<Vec<u8>>> {
+    let foreign = || io::Error::new(io::ErrorKind::InvalidData, "`.rfleet/state` is not a state file of this user");
+    let (file, stat) = match home.open_file(STATE) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(foreign()),
+        Err(error) => return Err(error),
+    };
+    if stat.uid != geteuid().as_raw() || stat.size_bytes > MAX_STATE_BYTES {
+        return Err(foreign());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_STATE_BYTES).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// `.rfleet`, if it is there and is the effective user's.
+fn open_home(top: &Dir) -> Result<Option<Dir>, StageError> {
+    let home = match top.open(RESERVED_NAME, LIST).map(|fd| Dir { fd }) {
+        Ok(home) => home,
+        Err(error) => {
+            return match Errno::from_io_error(&error) {
+                Some(Errno::NOENT) => Ok(None),
+                Some(Errno::NOTDIR | Errno::LOOP) => Err(StageError::NotADirectory),
+                _ => Err(StageError::Io(error)),
+            };
+        }
+    };
+    let owner = home.stat_self()?.uid;
+    if owner == geteuid().as_raw() { Ok(Some(home)) } else { Err(StageError::Foreign { owner }) }
+}
+
+/// Empties what is there and makes the stage anew, which tells how new entries look here.
+fn fresh_stage(home: &Dir) -> io::Result<StageDir> {
+    match home.open(STAGE, LIST).map(|fd| Dir { fd }) {
+        Ok(old) => {
+            // Far above every number that a run reaches, so that lifted directories clash with none.
+            let mut next = u64::MAX / 2;
+            dispose::remove_all(&old, &mut || {
+                next += 1;
+                next.to_string().into_bytes()
+            })?;
+            home.rmdir(STAGE)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => home.unlink(STAGE)?,
+    }
+    // All rights, to see whether they come out; the directory above keeps everyone else away.
+    home.mkdir(STAGE, 0o777)?;
+    let dir = home.open_dir(STAGE)?;
+    let fresh = dir.stat_self()?;
+    let exact_modes = fresh.permissions() & 0o777 == 0o777;
+    Ok(StageDir { dir, next: AtomicU64::new(0), fresh, exact_modes, replaced: Mutex::default() })
+}
+
+/// Whether `name` in `dir` is what is held.
+fn is_linked(dir: &Dir, name: &[u8], held: impl AsFd) -> Result<bool, Errno> {
+    let held = Stat::from(fs::fstat(held)?);
+    match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(linked) => Ok(Stat::from(linked).is_same_inode(&held)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Does `change` to the entries of `dir` and puts its times back.
+fn keeping_times(dir: &Dir, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let before = dir.stat_self()?;
+    change()?;
+    // Only its owner may; to anyone else the directory's time is not worth an error.
+    let _ = fs::futimens(dir, &meta::times(before.mtime));
+    Ok(())
+}
