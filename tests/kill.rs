@@ -112,7 +112,7 @@ impl Story {
     fn kill_once(&self, victim: Victim, clean: Duration, rng: &mut Rng, what: &str) -> bool {
         let mut running = self.push().start();
         if victim != Victim::Sender {
-            let found = || running.receivers_or_over(self, victim);
+            let found = || running.is_over() || !self.victims(&running, victim).is_empty();
             wait_until("a victim", Duration::from_secs(30), found);
         }
         // The story is about a random moment, so this is a wait for nothing but time.
@@ -136,24 +136,15 @@ impl Story {
         outcome.code() == Some(3)
     }
 
-    /// What outlives a killed sender for a moment must end by itself, and not work on the copy any more.
+    /// The receivers of a killed sender end by themselves. (Its ssh master may linger: nobody is left to end it.)
     fn wait_for_receivers(&self, what: &str) {
+        let left = || process::marked(self.scratch.root()).into_iter().filter(|&pid| process::is_receiver(pid));
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.scratch.leftovers().is_empty() {
-            let left = self.scratch.leftovers();
-            assert!(Instant::now() < deadline, "{what}: processes stay behind:\n{}", left.join("\n"));
+        while left().next().is_some() {
+            let said: Vec<_> = left().map(process::describe).collect();
+            assert!(Instant::now() < deadline, "{what}: receivers stay behind:\n{}", said.join("\n"));
             std::thread::sleep(Duration::from_millis(2));
         }
-    }
-}
-
-trait OrOver {
-    fn receivers_or_over(&mut self, story: &Story, victim: Victim) -> bool;
-}
-
-impl OrOver for Running {
-    fn receivers_or_over(&mut self, story: &Story, victim: Victim) -> bool {
-        self.is_over() || !story.victims(self, victim).is_empty()
     }
 }
 
@@ -198,7 +189,7 @@ fn interrupted(story: &Story, signal: Signal, seed: u64) {
     for version in 3..60 {
         versions::write(&story.source, FILES, version);
         let mut running = story.push().start();
-        let there = || running.receivers_or_over(story, Victim::Receiver);
+        let there = || running.is_over() || !story.victims(&running, Victim::Receiver).is_empty();
         wait_until("a receiver", Duration::from_secs(30), there);
         std::thread::sleep(clean * u32::try_from(rng.below(500)).unwrap() / 1_000);
         let start = Instant::now();
