@@ -69,6 +69,8 @@ pub struct RootJob {
     pub primary: String,
     /// Silence after which a host is given up.
     pub timeout: Duration,
+    /// Hosts that are compared, and hosts that are sent to, at a time.
+    pub parallel: usize,
     /// The bound on what is sent, for all hosts together.
     pub limiter: Option<Arc<Limiter>>,
     /// Told about progress.

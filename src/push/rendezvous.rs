@@ -214,7 +214,9 @@ impl Room {
             let mut need: HashSet<Item> = files.collect();
             for bundle in &self.bundles {
                 if bundle.items.iter().all(|item| need.contains(item)) {
-                    bundle.items.iter().for_each(|item| drop(need.remove(item)));
+                    for item in bundle.items.iter() {
+                        need.remove(item);
+                    }
                     readers.push(bundle.log.reader());
                 }
             }

@@ -62,6 +62,15 @@ pub fn serve(roots: &Roots, policy: &Policy) -> Result<(), ReceiveError> {
     serve_on(input, output, roots, policy)
 }
 
+/// Tells whoever started this receiver why it does not serve.
+pub fn refuse_to_start(message: &str) {
+    let refusal = Refusal { kind: RefusalKind::Failed, message: message.to_owned() };
+    if let Ok((input, output)) = standard_streams() {
+        // As far as someone is there to be told.
+        let _ = PrimaryLink::open(input, output).send(&ToPrimary::Refused(refusal));
+    }
+}
+
 fn serve_on(input: OwnedFd, output: OwnedFd, roots: &Roots, policy: &Policy) -> Result<(), ReceiveError> {
     let mut session = Session { link: PrimaryLink::open(input, output), policy, owners: SystemOwners::new() };
     match session.run(roots) {
@@ -265,7 +274,7 @@ impl Session<'_> {
                 .write_state(&state::encode(&claim))
                 .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
         }
-        let mut writer = Writer::new(root, staging, self.policy, fidelity, self.map_owners(&begin.names));
+        let mut writer = Writer::new(&root, staging, self.policy, fidelity, self.map_owners(&begin.names));
         writer.deletions_left = begin.deletions;
         let mut root_meta = None;
         let finish = self.take_changes(&mut writer, &mut root_meta).map_err(|end| end.on(&path))?;

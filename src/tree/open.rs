@@ -170,3 +170,72 @@ impl<'p> Walk<'p> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, is_unprivileged};
+    use super::*;
+    use std::os::unix::fs::{lchown, symlink};
+
+    #[test]
+    fn own_links_are_followed_on_the_way_and_at_the_end() {
+        let fixture = Fixture::with(&["d", "d/e", "l>d/e", "m>l", "dangling>none", "f=x", "loop>loop"]);
+        symlink(fixture.path.join("d"), fixture.path.join("absolute")).unwrap();
+        let open = |name: &str| Root::open(&fixture.path.join(name));
+        let identity = |name: &str| open(name).unwrap().identity().unwrap();
+        for name in ["l", "m", "absolute/e", "d/../d/e", "d/./e/", "absolute/../l"] {
+            assert_eq!(identity(name), identity("d/e"), "{name}");
+        }
+        assert!(matches!(open("none"), Err(RootError::Missing(path)) if path.ends_with("none")));
+        assert!(matches!(open("dangling"), Err(RootError::Missing(_))));
+        assert!(matches!(open("none/x"), Err(RootError::Missing(path)) if path.ends_with("none")));
+        assert!(matches!(open("f"), Err(RootError::NotADirectory(_))));
+        assert!(matches!(open("f/x"), Err(RootError::NotADirectory(_))));
+        assert!(matches!(open("loop"), Err(RootError::Io { .. })));
+        assert!(matches!(Root::open(Path::new("")), Err(RootError::Missing(_))));
+        assert!(Root::open(Path::new(".")).is_ok());
+        assert!(Root::open(Path::new("src/..")).is_ok());
+    }
+
+    #[test]
+    fn a_link_of_someone_else_is_refused_wherever_it_is() {
+        let fixture = Fixture::with(&["d", "d/e", "l>d"]);
+        let link = fixture.path.join("l");
+        if !rustix::process::geteuid().is_root() {
+            // Someone else's link that exists everywhere: none can be made without rights.
+            return;
+        }
+        lchown(&link, Some(12345), Some(12345)).unwrap();
+        for name in ["l", "l/e"] {
+            let error = Root::open(&fixture.path.join(name)).unwrap_err();
+            assert!(matches!(&error, RootError::ForeignLink { owner: 12345, .. }), "{error}");
+            assert!(error.to_string().contains(link.to_str().unwrap()), "{error}");
+        }
+        assert!(matches!(Root::open_or_create(&fixture.path.join("l/new")), Err(RootError::ForeignLink { .. })));
+        assert!(!fixture.path.join("d/new").exists());
+    }
+
+    #[test]
+    fn only_the_last_component_is_created() {
+        let fixture = Fixture::with(&["dangling>none"]);
+        assert!(Root::open_or_create(&fixture.path.join("new/")).is_ok());
+        assert!(Root::open_or_create(&fixture.path.join("new")).is_ok());
+        assert!(matches!(Root::open_or_create(&fixture.path.join("a/b")), Err(RootError::Missing(_))));
+        assert!(matches!(Root::open_or_create(&fixture.path.join("dangling")), Err(RootError::Missing(_))));
+        assert_eq!(fixture.names(), ["dangling", "new"]);
+    }
+
+    #[test]
+    fn a_root_under_a_directory_that_may_only_be_passed_is_opened() {
+        if !is_unprivileged("tree::open::tests::a_root_under_a_directory_that_may_only_be_passed_is_opened") {
+            return;
+        }
+        let fixture = Fixture::with(&["d", "d/e"]);
+        let mode = |mode| std::fs::set_permissions(fixture.path.join("d"), std::fs::Permissions::from_mode(mode));
+        use std::os::unix::fs::PermissionsExt;
+        mode(0o100).unwrap();
+        assert!(Root::open(&fixture.path.join("d/e")).is_ok());
+        assert!(matches!(Root::open(&fixture.path.join("d")), Err(RootError::Io { .. })));
+        mode(0o700).unwrap();
+    }
+}
