@@ -197,9 +197,9 @@ fn rsync_bytes(output: &str) -> Option<u64> {
     figures.map(|figure| figure.replace([',', '.'], "").parse::<u64>().ok()).sum()
 }
 
-/// What `rfleet push --json` says of bytes, both directions.
+/// What `rfleet push --json` says of bytes, both directions, of all hosts.
 fn rfleet_bytes(output: &str) -> Option<u64> {
     let report: Value = serde_json::from_str(output).ok()?;
-    let hosts = report.get("hosts")?.as_array()?;
-    hosts.iter().map(|host| Some(host.get("bytes_sent")?.as_u64()? + host.get("bytes_received")?.as_u64()?)).sum()
+    let hosts = report.get("roots")?.as_array()?.iter().filter_map(|root| root.get("hosts")?.as_array()).flatten();
+    hosts.map(|host| Some(host.get("bytes_sent")?.as_u64()? + host.get("bytes_received")?.as_u64()?)).sum()
 }
