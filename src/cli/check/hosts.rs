@@ -170,7 +170,10 @@ fn judge_root(question: &Question, probe: &Probe) -> Vec<Finding> {
     found.push(if probe.writable {
         Finding::new("writable", Status::Ok, format!("{name}: the receiver may write to it"))
     } else {
-        let detail = format!("{name}: the receiver may not write to it: wrong owner or mode, or mounted read-only");
+        let detail = format!(
+            "{name}: the receiver may not write to it, or cannot make it: look at owner, mode, a read-only mount, and \
+                 whether the directory above exists"
+        );
         Finding::new("writable", Status::Fail, detail)
     });
     found.extend(judge_space(question, probe));
