@@ -36,6 +36,7 @@ pub struct Bars(Option<Drawn>);
 
 struct Drawn {
     shared: Arc<Shared>,
+    #[allow(dead_code)]
     multi: MultiProgress,
     painter: Mutex<Option<JoinHandle<()>>>,
 }
@@ -65,11 +66,6 @@ impl Bars {
         Bars(spawned.ok().map(|painter| Drawn { shared, multi, painter: Mutex::new(Some(painter)) }))
     }
 
-    /// Whether something is drawn.
-    pub fn is_shown(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Takes the bars away for good, so that what comes next stands alone.
     pub fn finish(&self) {
         let Some(drawn) = &self.0 else { return };
@@ -80,14 +76,12 @@ impl Bars {
     }
 
     /// Prints a line on standard error, above the bars where there are any. Control characters are escaped.
+    // For whoever prints while bars are drawn.
+    #[allow(dead_code)]
     pub fn println(&self, line: &str) {
         let line = shown(line);
         // Standard error may be closed; there is no better place to say so.
-        self.suspend(|| drop(writeln!(io::stderr(), "{line}")));
-    }
-
-    /// Runs `print`, which may write to the terminal, while the bars are away.
-    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        let print = || drop(writeln!(io::stderr(), "{line}"));
         match &self.0 {
             Some(drawn) => drawn.multi.suspend(print),
             None => print(),
