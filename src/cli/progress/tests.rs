@@ -196,4 +196,5 @@ fn long_names_leave_room_for_the_rest() {
     let long = shortened(&"é".repeat(NAME_CHARS + 1));
     assert_eq!(long.chars().count(), NAME_CHARS);
     assert!(long.ends_with('…'));
+    assert_eq!(shortened("/a/long/way/to/the/destination"), "…/to/the/destination");
 }
