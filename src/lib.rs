@@ -27,6 +27,7 @@
 //!
 //! `tests/architecture.rs` holds which of them may import which.
 
+pub mod cli;
 pub mod config;
 pub mod delta;
 pub mod model;

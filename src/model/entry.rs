@@ -69,7 +69,8 @@ pub enum Kind {
     File {
         /// Its length.
         size_bytes: u64,
-        /// The first name, in path order, of the same file, if this is not it (a hard link).
+        /// The first name of the same file, if this is not it (a hard link). First in the order of a listing:
+        /// directories in path order, names within each.
         link: Option<Box<RelPath>>,
         /// Digest of the content, where it was asked for.
         digest: Option<Box<Digest>>,

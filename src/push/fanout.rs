@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -40,7 +40,14 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     let (found, source) = watch::channel(None);
     let (events, inbox) = mpsc::unbounded_channel();
     let hosts: Vec<Arc<HostJob>> = hosts.into_iter().map(Arc::new).collect();
-    let context = Arc::new(Context { job: Arc::clone(&job), source, events, started });
+    let context = Arc::new(Context {
+        source,
+        events,
+        started,
+        comparing: Semaphore::new(job.parallel.max(1)),
+        sending: Semaphore::new(job.parallel.max(1)),
+        job: Arc::clone(&job),
+    });
     let mut sessions = JoinSet::new();
     for (number, host) in hosts.iter().enumerate() {
         let (context, host) = (Arc::clone(&context), Arc::clone(host));

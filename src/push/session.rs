@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::channel::{Channel, ChannelError};
@@ -52,6 +52,10 @@ pub(super) struct Context {
     pub(super) source: SourceReceiver,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) started: Instant,
+    /// Places for hosts that are being compared.
+    pub(super) comparing: Semaphore,
+    /// Places for hosts that are being sent to.
+    pub(super) sending: Semaphore,
 }
 
 /// Brings the root to one host and says how it went.
@@ -103,12 +107,14 @@ impl Session<'_> {
     async fn run(&mut self) -> Result<HostState, SessionError> {
         let job = &self.context.job;
         job.monitor.phase(&self.report.name, Phase::Connecting);
+        // The semaphore is never closed; its error would only mean no limit.
+        let place = self.context.comparing.acquire().await.ok();
         let link = self.task.endpoint.start(&self.task.receiver).await.map_err(SessionError::Connect)?;
         let (monitor, name) = (Arc::clone(&job.monitor), self.report.name.clone());
         let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
         let mut channel = Channel::open(link, job.timeout, job.limiter.clone(), on_progress);
         let shared = Arc::clone(&channel.shared);
-        let outcome = self.talk(&mut channel).await;
+        let outcome = self.talk(&mut channel, place).await;
         let (exit, said) = channel.close().await;
         self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
         self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);
@@ -118,12 +124,17 @@ impl Session<'_> {
         outcome
     }
 
-    async fn talk(&mut self, channel: &mut Channel) -> Result<HostState, SessionError> {
+    async fn talk(
+        &mut self,
+        channel: &mut Channel,
+        comparing: Option<SemaphorePermit<'_>>,
+    ) -> Result<HostState, SessionError> {
         let job = Arc::clone(&self.context.job);
         let (welcome, inventory) = self.greet(channel).await?;
         self.report.notes.extend(welcome.notes.iter().cloned());
         let Some(source) = self.source().await else { return Err(SessionError::NoSource) };
         let plan = Arc::new(self.plan(channel, &source, &welcome, &inventory).await?);
+        drop(comparing);
         self.report.totals = plan.totals;
         self.report.problems.extend(plan.problems.iter().cloned());
         if job.itemize {
@@ -144,6 +155,7 @@ impl Session<'_> {
         if job.dry_run {
             return Ok(HostState::Planned);
         }
+        let _sending = self.context.sending.acquire().await.ok();
         job.monitor.phase(&self.report.name, Phase::Sending);
         let work =
             transfer::Work { job: &job, source: &source, plan: &plan, remote: self.task.endpoint.is_remote(), record };
@@ -235,7 +247,7 @@ impl Session<'_> {
 }
 
 /// Puts what a shell, a missing program or a stranger did into words.
-fn explain(
+pub(super) fn explain(
     error: &ChannelError,
     exit: Exit,
     said: Option<String>,

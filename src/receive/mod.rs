@@ -27,4 +27,4 @@ mod state;
 mod writer;
 
 pub use policy::{Durability, OwnerPolicy, Policy, Roots};
-pub use session::{ReceiveError, serve};
+pub use session::{ReceiveError, refuse_to_start, serve};

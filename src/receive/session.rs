@@ -62,6 +62,15 @@ pub fn serve(roots: &Roots, policy: &Policy) -> Result<(), ReceiveError> {
     serve_on(input, output, roots, policy)
 }
 
+/// Tells whoever started this receiver why it does not serve.
+pub fn refuse_to_start(message: &str) {
+    let refusal = Refusal { kind: RefusalKind::Failed, message: message.to_owned() };
+    if let Ok((input, output)) = standard_streams() {
+        // As far as someone is there to be told.
+        let _ = PrimaryLink::open(input, output).send(&ToPrimary::Refused(refusal));
+    }
+}
+
 fn serve_on(input: OwnedFd, output: OwnedFd, roots: &Roots, policy: &Policy) -> Result<(), ReceiveError> {
     let mut session = Session { link: PrimaryLink::open(input, output), policy, owners: SystemOwners::new() };
     match session.run(roots) {
@@ -208,7 +217,9 @@ impl Session<'_> {
     }
 
     fn welcome(&self, hello: &Hello, found: &Found, fidelity: Fidelity) -> Result<(), End> {
-        let free = found.root.as_ref().and_then(|root| root.free().ok());
+        // A root that does not exist yet is judged by the directory that it would be made in.
+        let place = found.root.clone().or_else(|| Root::open_parent(&found.path).ok());
+        let free = place.as_ref().and_then(|place| place.free().ok());
         let welcome = Welcome {
             protocol: choose_protocol(hello.protocol_min, hello.protocol_max).unwrap_or_default(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
@@ -217,6 +228,7 @@ impl Session<'_> {
             state: found.state.clone(),
             free_bytes: free.as_ref().map_or(u64::MAX, |free| free.bytes),
             free_inodes: free.as_ref().and_then(|free| free.inodes),
+            writable: place.as_ref().is_some_and(Root::is_writable),
             notes: Vec::new(),
         };
         Ok(self.link.send(&ToPrimary::Welcome(welcome))?)
@@ -265,7 +277,7 @@ impl Session<'_> {
                 .write_state(&state::encode(&claim))
                 .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
         }
-        let mut writer = Writer::new(root, staging, self.policy, fidelity, self.map_owners(&begin.names));
+        let mut writer = Writer::new(&root, staging, self.policy, fidelity, self.map_owners(&begin.names));
         writer.deletions_left = begin.deletions;
         let mut root_meta = None;
         let finish = self.take_changes(&mut writer, &mut root_meta).map_err(|end| end.on(&path))?;

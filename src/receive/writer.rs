@@ -59,7 +59,6 @@ struct Target {
 
 /// Everything that changes one root.
 pub(super) struct Writer<'a> {
-    pub(super) root: Root,
     pub(super) applier: Applier,
     pub(super) policy: &'a Policy,
     pub(super) fidelity: Fidelity,
@@ -84,10 +83,9 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(root: Root, staging: Staging, policy: &'a Policy, fidelity: Fidelity, owners: OwnerMap) -> Self {
+    pub(super) fn new(root: &Root, staging: Staging, policy: &'a Policy, fidelity: Fidelity, owners: OwnerMap) -> Self {
         Writer {
-            applier: Applier::new(&root),
-            root,
+            applier: Applier::new(root),
             policy,
             fidelity,
             owners,

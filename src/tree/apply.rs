@@ -17,9 +17,10 @@ use rustix::fs::{self, FileType, Mode};
 use rustix::io::Errno;
 
 use super::beneath::{Dir, NAME_ANY, NAME_DIR, Parents, Root, Stat};
+use super::dispose;
 use super::meta::{self, Hold, LocalMeta};
 use super::stage::{Staged, StagedKind};
-use crate::model::{Kind, ProblemKind, RelPath, SpecialKind};
+use crate::model::{Kind, ProblemKind, RESERVED_NAME, RelPath, SpecialKind};
 
 /// Changes one root. Paths in tree order are fastest, since parents stay open.
 #[derive(Debug)]
@@ -53,13 +54,13 @@ impl Applier {
     /// waits in the stage for [`super::Staging::dispose_replaced`].
     ///
     /// # Errors
-    /// `IsADirectory` or `AlreadyExists` if a directory is in the way and not allowed, else the
-    /// operating system's. On any error `staged` is discarded and `path` holds what it held.
+    /// `IsADirectory` or `AlreadyExists` if a directory is in the way and not allowed,
+    /// `DirectoryNotEmpty` if another root's `.rfleet` lies below it, else the operating system's. On any error `staged` is discarded and `path` holds what it held.
     pub fn place(&mut self, mut staged: Staged, path: &RelPath, allow_directory: bool) -> io::Result<()> {
         let (dir, name) = self.parent(path)?;
-        let mut result = put(&mut staged, &dir, name, allow_directory);
+        let mut result = self.put(&mut staged, path, (&dir, name), allow_directory);
         if is_denied(&result) && (self.loosen_dir(path, &dir) | (allow_directory && loosen_old_directory(&dir, name))) {
-            result = put(&mut staged, &dir, name, allow_directory);
+            result = self.put(&mut staged, path, (&dir, name), allow_directory);
         }
         if let Ok(true) = result {
             self.parents.forget(path);
@@ -140,6 +141,36 @@ impl Applier {
     /// The operating system's: then nothing is known to be durable.
     pub fn sync(&self) -> io::Result<()> {
         Ok(fs::syncfs(self.parents.root().fd())?)
+    }
+
+    /// As [`put`], with a look through a directory before it is replaced.
+    fn put(&self, staged: &mut Staged, path: &RelPath, at: (&Dir, &[u8]), allow_directory: bool) -> io::Result<bool> {
+        let result = put(staged, at.0, at.1, false);
+        if !allow_directory || !matches!(errno(&result), Some(Errno::ISDIR | Errno::EXIST)) {
+            return result;
+        }
+        if self.holds_a_root(path)? {
+            return Err(Errno::NOTEMPTY.into());
+        }
+        put(staged, at.0, at.1, true)
+    }
+
+    /// Whether another root's `.rfleet` lies anywhere below the directory `path`.
+    ///
+    /// RACE: one that is made between this look and the replacement goes with its directory.
+    fn holds_a_root(&self, path: &RelPath) -> io::Result<bool> {
+        let mut ahead = vec![path.clone()];
+        while let Some(path) = ahead.pop() {
+            match self.parents.root().dir(&path).and_then(|dir| dispose::directories(&dir)) {
+                Ok(names) if names.iter().any(|name| **name == *RESERVED_NAME) => return Ok(true),
+                // Names that make the path too long lie deeper than any root can.
+                Ok(names) => ahead.extend(names.iter().filter_map(|name| path.join(name).ok())),
+                // Gone or withheld: no root that this user serves is there.
+                Err(error) if matches!(problem_kind(&error), ProblemKind::Failed) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     fn in_parent<T>(&mut self, path: &RelPath, work: impl Fn(&Dir, &[u8]) -> io::Result<T>) -> io::Result<T> {
@@ -332,5 +363,184 @@ pub fn problem_kind(error: &io::Error) -> ProblemKind {
         }
         Some(Errno::NAMETOOLONG | Errno::OPNOTSUPP) => ProblemKind::Unsupported,
         _ => ProblemKind::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs as std_fs;
+    use std::io::Write;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::super::fixture::{Fixture, is_unprivileged, meta, names, path};
+    use super::super::stage::Staging;
+    use super::*;
+
+    fn file(staging: &Staging, text: &str) -> Staged {
+        let mut file = staging.create_file(0o644).unwrap();
+        file.file().write_all(text.as_bytes()).unwrap();
+        file.seal(&meta(0o644, 7)).unwrap()
+    }
+
+    #[test]
+    fn every_kind_replaces_every_other() {
+        for old in ["file", "link", "dir", "full", "fifo", "nothing"] {
+            for new in ["file", "link", "dir", "hard"] {
+                let fixture = Fixture::with(&["other=linked", "x-file=old", "x-link>nowhere", "x-dir", "x-full"]);
+                std_fs::create_dir_all(fixture.path.join("x-full/a/b")).unwrap();
+                std_fs::write(fixture.path.join("x-full/a/b/f"), "deep").unwrap();
+                let top = fixture.root.dir(&RelPath::root()).unwrap();
+                fs::mknodat(&top, "x-fifo", FileType::Fifo, Mode::RUSR, 0).unwrap();
+                let at = path(&format!("x-{old}"));
+                let shown = fixture.path.join(at.as_path());
+                let staging = Staging::open(&fixture.root).unwrap();
+                let mut apply = Applier::new(&fixture.root);
+                let stage = || match new {
+                    "file" => file(&staging, "new"),
+                    "link" => staging.symlink(b"target", &meta(0, 7)).unwrap(),
+                    "dir" => staging.directory(&meta(0o755, 7)).unwrap(),
+                    _ => staging.hard_link(&top, b"other").unwrap(),
+                };
+                if matches!(old, "dir" | "full") {
+                    let refused = apply.place(stage(), &at, false).unwrap_err();
+                    assert_eq!(problem_kind(&refused), ProblemKind::Conflict, "{old} to {new}");
+                    assert!(shown.is_dir());
+                }
+                apply.place(stage(), &at, true).unwrap_or_else(|error| panic!("{old} to {new}: {error}"));
+                let found = std_fs::symlink_metadata(&shown).unwrap();
+                match new {
+                    "file" => assert_eq!(std_fs::read_to_string(&shown).unwrap(), "new"),
+                    "link" => assert_eq!(std_fs::read_link(&shown).unwrap().to_str(), Some("target")),
+                    "dir" => assert!(found.is_dir() && names(&shown).is_empty()),
+                    _ => assert_eq!(found.nlink(), 2),
+                }
+                staging.dispose_replaced().unwrap();
+                assert!(names(&fixture.path.join(".rfleet/stage")).is_empty(), "{old} to {new}");
+                staging.finish(false).unwrap();
+                assert!(!fixture.names().contains(&".rfleet".to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn another_root_s_state_below_a_directory_keeps_it() {
+        let fixture = Fixture::with(&["d", "d/e", "d/e/.rfleet", "d/e/.rfleet/state=precious", "d/f=x"]);
+        let staging = Staging::open(&fixture.root).unwrap();
+        let mut apply = Applier::new(&fixture.root);
+        let error = apply.place(file(&staging, "new"), &path("d"), true).unwrap_err();
+        assert_eq!(problem_kind(&error), ProblemKind::Conflict);
+        assert_eq!(fixture.text("d/e/.rfleet/state"), "precious");
+        assert_eq!(names(&fixture.path.join("d")), ["e", "f"]);
+    }
+
+    #[test]
+    fn placing_a_second_name_where_it_is_already_leaves_no_third() {
+        let fixture = Fixture::with(&["a=x"]);
+        std_fs::hard_link(fixture.path.join("a"), fixture.path.join("b")).unwrap();
+        let staging = Staging::open(&fixture.root).unwrap();
+        let top = fixture.root.dir(&RelPath::root()).unwrap();
+        Applier::new(&fixture.root).place(staging.hard_link(&top, b"a").unwrap(), &path("b"), false).unwrap();
+        assert!(names(&fixture.path.join(".rfleet/stage")).is_empty());
+        assert_eq!(std_fs::metadata(fixture.path.join("b")).unwrap().nlink(), 2);
+    }
+
+    #[test]
+    fn a_failed_place_changes_nothing_and_discards() {
+        let fixture = Fixture::with(&["f=old", "l>f"]);
+        let staging = Staging::open(&fixture.root).unwrap();
+        let mut apply = Applier::new(&fixture.root);
+        for name in ["f/x", "l/x", "none/x"] {
+            assert!(apply.place(file(&staging, "new"), &path(name), true).is_err());
+        }
+        assert!(names(&fixture.path.join(".rfleet/stage")).is_empty());
+        assert_eq!(fixture.text("f"), "old");
+    }
+
+    #[test]
+    fn attributes_are_set_on_what_is_there_and_only_if_it_is_of_that_kind() {
+        let fixture = Fixture::with(&["f=x", "d", "l>f"]);
+        let mut apply = Applier::new(&fixture.root);
+        let link = Kind::Symlink { target: b"f".as_slice().into() };
+        for (name, kind, mode) in [("f", Kind::file(1), 0o4711), ("d", Kind::Directory, 0o2750), ("l", link.clone(), 0)]
+        {
+            assert!(!apply.set_meta(&path(name), &kind, &meta(mode, 42)).unwrap());
+            let found = std_fs::symlink_metadata(fixture.path.join(name)).unwrap();
+            assert_eq!((found.mtime(), found.mtime_nsec()), (42, 123_456_789), "{name}");
+            assert!(name == "l" || found.mode() & 0o7777 == mode, "{name}");
+        }
+        for (name, kind) in [("f", Kind::Directory), ("d", Kind::file(1)), ("l", Kind::file(1)), ("f", link.clone())] {
+            let error = apply.set_meta(&path(name), &kind, &meta(0o777, 1)).unwrap_err();
+            assert_eq!(problem_kind(&error), ProblemKind::Conflict, "{name}");
+        }
+        apply.set_meta(&RelPath::root(), &Kind::Directory, &meta(0o711, 3)).unwrap();
+        assert_eq!(std_fs::metadata(&fixture.path).unwrap().mode() & 0o7777, 0o711);
+        assert_eq!(problem_kind(&apply.set_meta(&path("x"), &link, &meta(0, 1)).unwrap_err()), ProblemKind::Vanished);
+    }
+
+    #[test]
+    fn directories_are_made_and_removed_one_at_a_time() {
+        let fixture = Fixture::with(&["f=x", "l>d"]);
+        let mut apply = Applier::new(&fixture.root);
+        assert!(apply.make_directory(&path("d")).unwrap());
+        assert!(!apply.make_directory(&path("d")).unwrap());
+        assert!(apply.make_directory(&path("d/e")).unwrap());
+        for name in ["f", "l"] {
+            assert_eq!(problem_kind(&apply.make_directory(&path(name)).unwrap_err()), ProblemKind::Conflict);
+        }
+        assert_eq!(problem_kind(&apply.remove_directory(&path("d")).unwrap_err()), ProblemKind::Conflict);
+        assert!(apply.remove_directory(&path("f")).is_err());
+        assert!(apply.remove_directory(&path("l")).is_err());
+        assert_eq!(problem_kind(&apply.remove_file(&path("d")).unwrap_err()), ProblemKind::Conflict);
+        apply.move_to(&path("d/e"), &path("g")).unwrap();
+        assert_eq!(problem_kind(&apply.move_to(&path("g"), &path("f")).unwrap_err()), ProblemKind::Conflict);
+        apply.remove_directory(&path("d")).unwrap();
+        apply.remove_file(&path("l")).unwrap();
+        apply.sync().unwrap();
+        assert_eq!(fixture.names(), ["f", "g"]);
+    }
+
+    #[test]
+    fn a_directory_made_anew_under_the_same_name_is_the_one_that_is_used() {
+        let fixture = Fixture::with(&["d", "d/f=x"]);
+        let staging = Staging::open(&fixture.root).unwrap();
+        let mut apply = Applier::new(&fixture.root);
+        apply.remove_file(&path("d/f")).unwrap();
+        apply.remove_directory(&path("d")).unwrap();
+        apply.make_directory(&path("d")).unwrap();
+        apply.place(file(&staging, "new"), &path("d/f"), false).unwrap();
+        assert_eq!(fixture.text("d/f"), "new");
+    }
+
+    #[test]
+    fn an_unprivileged_receiver_works_in_directories_that_withhold_its_own_rights() {
+        let name = "tree::apply::tests::an_unprivileged_receiver_works_in_directories_that_withhold_its_own_rights";
+        if !is_unprivileged(name) {
+            return;
+        }
+        let fixture = Fixture::with(&["a", "a/b", "a/b/f=old", "c", "c/f=x", "r", "r/f=x", "s=secret"]);
+        let mode = |name: &str, mode| {
+            std_fs::set_permissions(fixture.path.join(name), std_fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (name, bits) in [("a/b", 0o555), ("a", 0o444), ("c", 0o555), ("r", 0o555), ("s", 0o000)] {
+            mode(name, bits);
+        }
+        let staging = Staging::open(&fixture.root).unwrap();
+        let mut apply = Applier::new(&fixture.root);
+        apply.place(file(&staging, "new"), &path("a/b/f"), false).unwrap();
+        apply.remove_file(&path("c/f")).unwrap();
+        apply.place(file(&staging, "was r"), &path("r"), true).unwrap();
+        apply.set_meta(&path("s"), &Kind::file(0), &meta(0o600, 5)).unwrap();
+        staging.finish(false).unwrap();
+        let loosened = apply.take_loosened();
+        assert_eq!(loosened, [(path("a"), 0o444), (path("a/b"), 0o555), (path("c"), 0o555)]);
+        assert_eq!(
+            (fixture.text("a/b/f"), fixture.text("r"), fixture.text("s")),
+            ("new".into(), "was r".into(), "secret".into())
+        );
+        for (dir, bits) in loosened.iter().rev() {
+            apply.set_meta(dir, &Kind::Directory, &meta(*bits, 1)).unwrap();
+        }
+        assert_eq!(std_fs::metadata(fixture.path.join("a")).unwrap().mode() & 0o7777, 0o444);
+        mode("a", 0o700);
     }
 }

@@ -494,3 +494,120 @@ impl Parents {
         dir
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, path};
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Errno {
+        Errno::from_io_error(&result.unwrap_err()).unwrap()
+    }
+
+    #[test]
+    fn no_path_leads_through_a_symbolic_link_with_or_without_openat2() {
+        let fixture = Fixture::with(&["d", "d/e", "d/e/f=x", "up>..", "self>d", "file=x"]);
+        symlink(&fixture.outside, fixture.path.join("out")).unwrap();
+        symlink("../../outside", fixture.path.join("d/out")).unwrap();
+        for without in [false, true] {
+            if without {
+                fixture.root.forget_openat2();
+            }
+            for name in ["out", "up", "self", "self/e", "d/out", "up/outside", "file", "file/x"] {
+                let errno = errno(fixture.root.dir(&path(name)));
+                assert!(matches!(errno, Errno::LOOP | Errno::NOTDIR), "{name}: {errno}");
+            }
+            assert_eq!(errno(fixture.root.dir(&path("none/x"))), Errno::NOENT);
+            assert!(fixture.root.dir(&path("d/e")).unwrap().stat(b"f").unwrap().is_file());
+            assert!(fixture.root.dir(&path("")).unwrap().stat(b"d").unwrap().is_directory());
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_more_than_one_component_is_invalid_everywhere() {
+        let fixture = Fixture::with(&["d", "f=x"]);
+        let dir = fixture.root.dir(&path("d")).unwrap();
+        for name in [&b""[..], b".", b"..", b"../f", b"a/b", b"/etc", b"a\0b"] {
+            let results = [
+                dir.stat(name).map(|_| ()),
+                dir.open_dir(name).map(|_| ()),
+                dir.open_file(name).map(|_| ()),
+                dir.read_link(name).map(|_| ()),
+                dir.mkdir(name, 0o700),
+                dir.unlink(name),
+                dir.rmdir(name),
+                dir.rename(name, &dir, b"x"),
+                dir.rename(b"x", &dir, name),
+                dir.rename_noreplace(b"x", &dir, name),
+                dir.exchange(name, &dir, b"x"),
+                dir.link(name, &dir, b"x"),
+                dir.link(b"x", &dir, name),
+                dir.symlink(b"x", name),
+                dir.create_file(name, 0o600).map(|_| ()),
+            ];
+            for (at, result) in results.into_iter().enumerate() {
+                assert_eq!(errno(result), Errno::INVAL, "call {at} with {name:?}");
+            }
+        }
+        assert_eq!(fixture.names(), ["d", "f"]);
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_and_a_pipe_does_not_block() {
+        let fixture = Fixture::with(&["d", "l>f", "f=x"]);
+        let fifo = rustix::fs::FileType::Fifo;
+        fs::mknodat(fs::open(&fixture.path, LIST, Mode::empty()).unwrap(), "p", fifo, Mode::RUSR, 0).unwrap();
+        let top = fixture.root.dir(&path("")).unwrap();
+        for name in [&b"d"[..], b"l", b"p"] {
+            assert_eq!(errno(top.open_file(name)), Errno::LOOP, "{name:?}");
+        }
+        assert_eq!(top.open_file(b"f").unwrap().1.size_bytes, 1);
+    }
+
+    #[test]
+    fn the_longest_path_is_opened() {
+        let fixture = Fixture::new();
+        let mut dir = fixture.root.dir(&RelPath::root()).unwrap();
+        for _ in 0..2047 {
+            dir.mkdir(b"d", 0o755).unwrap();
+            dir = dir.open_dir(b"d").unwrap();
+        }
+        dir.mkdir(b"e", 0o755).unwrap();
+        let mut longest = "d/".repeat(2047);
+        longest.push('e');
+        assert_eq!(longest.len(), crate::model::MAX_PATH_BYTES);
+        assert!(fixture.root.dir(&path(&longest)).is_ok());
+        fixture.root.forget_openat2();
+        assert!(fixture.root.dir(&path(&longest)).is_ok());
+    }
+
+    #[test]
+    fn inside_is_by_identity() {
+        let fixture = Fixture::with(&["d", "d/e", "de"]);
+        let open = |name: &str| Root::open(&fixture.path.join(name)).unwrap();
+        assert!(open("d/e").is_same_or_inside(&fixture.root).unwrap());
+        assert!(open("d").is_same_or_inside(&open("d")).unwrap());
+        assert!(!open("de").is_same_or_inside(&open("d")).unwrap());
+        assert!(!fixture.root.is_same_or_inside(&open("d")).unwrap());
+        assert!(fixture.root.is_same_or_inside(&Root::open(Path::new("/")).unwrap()).unwrap());
+        assert_eq!(open("d").identity().unwrap(), open("d").identity().unwrap());
+        assert_ne!(open("d").identity().unwrap(), open("de").identity().unwrap());
+        assert!(fixture.root.free().unwrap().bytes > 0);
+    }
+
+    #[test]
+    fn parents_are_opened_once_and_forgotten_with_everything_below() {
+        let fixture = Fixture::with(&["a", "a/b", "ab"]);
+        let mut parents = Parents::new(&fixture.root);
+        let (first, name) = parents.parent(&path("a/b/x")).map(|(dir, name)| (dir, name.to_vec())).unwrap();
+        assert_eq!(name, b"x");
+        let (again, _) = parents.parent(&path("a/b/y")).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        let (beside, _) = parents.parent(&path("ab/x")).unwrap();
+        parents.forget(&path("a"));
+        assert!(!Arc::ptr_eq(&first, &parents.parent(&path("a/b/z")).unwrap().0));
+        assert!(Arc::ptr_eq(&beside, &parents.parent(&path("ab/z")).unwrap().0));
+        assert_eq!(errno(parents.parent(&RelPath::root()).map(|_| ())), Errno::INVAL);
+    }
+}

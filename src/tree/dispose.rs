@@ -99,6 +99,13 @@ fn names(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
+/// Names of the directories in `dir`.
+pub(super) fn directories(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = names(dir)?;
+    names.retain(|name| dir.stat(name).is_ok_and(|stat| stat.is_directory()));
+    Ok(names)
+}
+
 fn errno_of(result: io::Result<()>) -> Option<Errno> {
     result.err().map(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }

@@ -44,6 +44,11 @@ mod read;
 mod scan;
 mod stage;
 
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod race_tests;
+
 pub use apply::{Applier, problem_kind};
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
 pub use meta::LocalMeta;

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, Mode};
+use rustix::fs::{self, AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use thiserror::Error;
@@ -76,16 +76,38 @@ impl Root {
             opened => return opened,
         }
         let name = path.file_name().ok_or_else(|| RootError::Missing(path.to_owned()))?;
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let dir = Walk::new(parent)?.finish()?;
+        let dir = Walk::new(parent_of(path))?.finish()?;
         match fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
             // EEXIST: another process was faster, or it is a link that leads nowhere; the open tells.
             Ok(()) | Err(Errno::EXIST) => Root::open(path),
             Err(errno) => Err(io_error(path, errno)),
         }
+    }
+
+    /// Opens the directory in which [`Root::open_or_create`] would make `path`.
+    ///
+    /// # Errors
+    /// [`RootError`] says what is in the way.
+    pub fn open_parent(path: &Path) -> Result<Root, RootError> {
+        Root::open(parent_of(path))
+    }
+
+    /// Whether the effective user may make and remove entries directly in this directory. Changes nothing.
+    pub fn is_writable(&self) -> bool {
+        let access = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
+        match fs::accessat(self.fd(), c".", access, AtFlags::EACCESS) {
+            // What seccomp filters answer for calls that they do not know. Without the flag an older call
+            // answers for the real user, who is the effective one unless the program is setuid.
+            Err(Errno::NOSYS | Errno::PERM) => fs::accessat(self.fd(), c".", access, AtFlags::empty()).is_ok(),
+            answer => answer.is_ok(),
+        }
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -168,5 +190,74 @@ impl<'p> Walk<'p> {
         }
         self.put_ahead(target.as_bytes());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, is_unprivileged};
+    use super::*;
+    use std::os::unix::fs::{lchown, symlink};
+
+    #[test]
+    fn own_links_are_followed_on_the_way_and_at_the_end() {
+        let fixture = Fixture::with(&["d", "d/e", "l>d/e", "m>l", "dangling>none", "f=x", "loop>loop"]);
+        symlink(fixture.path.join("d"), fixture.path.join("absolute")).unwrap();
+        let open = |name: &str| Root::open(&fixture.path.join(name));
+        let identity = |name: &str| open(name).unwrap().identity().unwrap();
+        for name in ["l", "m", "absolute/e", "d/../d/e", "d/./e/", "absolute/../l"] {
+            assert_eq!(identity(name), identity("d/e"), "{name}");
+        }
+        assert!(matches!(open("none"), Err(RootError::Missing(path)) if path.ends_with("none")));
+        assert!(matches!(open("dangling"), Err(RootError::Missing(_))));
+        assert!(matches!(open("none/x"), Err(RootError::Missing(path)) if path.ends_with("none")));
+        assert!(matches!(open("f"), Err(RootError::NotADirectory(_))));
+        assert!(matches!(open("f/x"), Err(RootError::NotADirectory(_))));
+        assert!(matches!(open("loop"), Err(RootError::Io { .. })));
+        assert!(matches!(Root::open(Path::new("")), Err(RootError::Missing(_))));
+        assert!(Root::open(Path::new(".")).is_ok());
+        assert!(Root::open(Path::new("src/..")).is_ok());
+    }
+
+    #[test]
+    fn a_link_of_someone_else_is_refused_wherever_it_is() {
+        let fixture = Fixture::with(&["d", "d/e", "l>d"]);
+        let link = fixture.path.join("l");
+        if !rustix::process::geteuid().is_root() {
+            // Someone else's link that exists everywhere: none can be made without rights.
+            return;
+        }
+        lchown(&link, Some(12345), Some(12345)).unwrap();
+        for name in ["l", "l/e"] {
+            let error = Root::open(&fixture.path.join(name)).unwrap_err();
+            assert!(matches!(&error, RootError::ForeignLink { owner: 12345, .. }), "{error}");
+            assert!(error.to_string().contains(link.to_str().unwrap()), "{error}");
+        }
+        assert!(matches!(Root::open_or_create(&fixture.path.join("l/new")), Err(RootError::ForeignLink { .. })));
+        assert!(!fixture.path.join("d/new").exists());
+    }
+
+    #[test]
+    fn only_the_last_component_is_created() {
+        let fixture = Fixture::with(&["dangling>none"]);
+        assert!(Root::open_or_create(&fixture.path.join("new/")).is_ok());
+        assert!(Root::open_or_create(&fixture.path.join("new")).is_ok());
+        assert!(matches!(Root::open_or_create(&fixture.path.join("a/b")), Err(RootError::Missing(_))));
+        assert!(matches!(Root::open_or_create(&fixture.path.join("dangling")), Err(RootError::Missing(_))));
+        assert_eq!(fixture.names(), ["dangling", "new"]);
+    }
+
+    #[test]
+    fn a_root_under_a_directory_that_may_only_be_passed_is_opened() {
+        if !is_unprivileged("tree::open::tests::a_root_under_a_directory_that_may_only_be_passed_is_opened") {
+            return;
+        }
+        let fixture = Fixture::with(&["d", "d/e"]);
+        let mode = |mode| std::fs::set_permissions(fixture.path.join("d"), std::fs::Permissions::from_mode(mode));
+        use std::os::unix::fs::PermissionsExt;
+        mode(0o100).unwrap();
+        assert!(Root::open(&fixture.path.join("d/e")).is_ok());
+        assert!(matches!(Root::open(&fixture.path.join("d")), Err(RootError::Io { .. })));
+        mode(0o700).unwrap();
     }
 }

@@ -174,3 +174,102 @@ pub fn open_basis(parents: &mut Parents, path: &RelPath) -> io::Result<(File, St
     let (dir, name) = parents.parent(path)?;
     dir.open_file(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, is_unprivileged, path};
+    use super::*;
+    use std::fs;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn open(fixture: &Fixture, name: &str) -> Result<ContentReader, ReadError> {
+        ContentReader::open(&mut Parents::new(&fixture.root), &path(name))
+    }
+
+    #[test]
+    fn whole_content_has_its_digest() {
+        let text = "x".repeat(3 << 20);
+        let fixture = Fixture::with(&["d", "d/f=hello", "empty="]);
+        fs::write(fixture.path.join("large"), &text).unwrap();
+        for (name, content) in [("d/f", "hello"), ("empty", ""), ("large", &text)] {
+            let reader = open(&fixture, name).unwrap();
+            assert_eq!(reader.size_bytes(), content.len() as u64);
+            assert_eq!(reader.digest(&mut [0; 4096]).unwrap(), Digest::of(content.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn torn_content_is_never_whole() {
+        type Change = fn(&std::path::Path);
+        let changes: [(&str, Change); 5] = [
+            ("grows", |at| fs::OpenOptions::new().append(true).open(at).unwrap().write_all(b"more").unwrap()),
+            ("shrinks", |at| fs::OpenOptions::new().write(true).open(at).unwrap().set_len(3).unwrap()),
+            ("is written over", |at| {
+                let mut file = fs::OpenOptions::new().write(true).open(at).unwrap();
+                file.write_all(b"H").unwrap();
+                // A coarse clock must not hide it from the test.
+                file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            }),
+            ("has its times put back", |at| {
+                let file = fs::OpenOptions::new().write(true).open(at).unwrap();
+                file.set_modified(file.metadata().unwrap().modified().unwrap()).unwrap();
+                file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+            }),
+            ("is emptied", |at| fs::write(at, "").unwrap()),
+        ];
+        for (what, change) in changes {
+            let fixture = Fixture::with(&["f=hello world"]);
+            let mut reader = open(&fixture, "f").unwrap();
+            reader.read(&mut [0; 2]).unwrap();
+            wait_for_a_tick(&fixture);
+            change(&fixture.path.join("f"));
+            let result = reader.digest(&mut [0; 64]);
+            assert!(matches!(result, Err(ReadError::Changed)), "{what}: {result:?}");
+        }
+    }
+
+    /// Until the filesystem's clock has moved on from now.
+    fn wait_for_a_tick(fixture: &Fixture) {
+        let probe = fixture.outside.join("secret");
+        let ctime = || {
+            fs::set_permissions(&probe, fs::Permissions::from_mode(0o644)).unwrap();
+            let meta = fs::metadata(&probe).unwrap();
+            use std::os::unix::fs::MetadataExt;
+            (meta.ctime(), meta.ctime_nsec())
+        };
+        let start = ctime();
+        while ctime() == start {}
+    }
+
+    #[test]
+    fn what_is_replaced_while_it_is_read_is_read_whole_as_it_was() {
+        let fixture = Fixture::with(&["f=old content", "new=new"]);
+        let mut reader = open(&fixture, "f").unwrap();
+        reader.read(&mut [0; 2]).unwrap();
+        fs::rename(fixture.path.join("new"), fixture.path.join("f")).unwrap();
+        // The unlinking changes the ctime: it counts as changed, and the next try reads the new one.
+        assert!(!matches!(reader.digest(&mut [0; 64]), Ok(digest) if digest != Digest::of(b"old content")));
+        assert_eq!(open(&fixture, "f").unwrap().digest(&mut [0; 64]).unwrap(), Digest::of(b"new"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        let fixture = Fixture::with(&["d", "l>f", "f=x"]);
+        assert!(matches!(open(&fixture, "none"), Err(ReadError::Vanished)));
+        assert!(matches!(open(&fixture, "f/x"), Err(ReadError::Vanished)));
+        assert!(matches!(open(&fixture, "d"), Err(ReadError::NotRegular)));
+        assert!(matches!(open(&fixture, "l"), Err(ReadError::NotRegular)));
+        assert!(open_basis(&mut Parents::new(&fixture.root), &path("l")).is_err());
+        assert_eq!(open_basis(&mut Parents::new(&fixture.root), &path("f")).unwrap().1.size_bytes, 1);
+    }
+
+    #[test]
+    fn a_file_without_the_right_to_read_is_denied() {
+        if is_unprivileged("tree::read::tests::a_file_without_the_right_to_read_is_denied") {
+            let fixture = Fixture::with(&["f=x"]);
+            fs::set_permissions(fixture.path.join("f"), fs::Permissions::from_mode(0o000)).unwrap();
+            assert!(matches!(open(&fixture, "f"), Err(ReadError::Denied)));
+        }
+    }
+}

@@ -258,27 +258,35 @@ impl<'a> Lister<'a> {
 
     fn list(&mut self, dir: &Dir, path: RelPath, links: &mut Links<'_>) -> io::Result<DirListing> {
         let meta = dir.stat_self()?.meta();
-        let mut found: Vec<(Node, Option<Stat>)> = Vec::new();
+        let mut nodes: Vec<Node> = Vec::new();
+        // Few files have several names: their numbers are kept apart, so that nodes stay small to sort.
+        let mut linked: HashMap<Box<[u8]>, Stat> = HashMap::new();
         let mut buffer = std::mem::take(&mut self.list_buffer);
         let listed = dir.each_name(&mut buffer, &mut |name| {
-            found.extend(self.look(dir, &path, name));
+            if let Some((node, stat)) = self.look(dir, &path, name) {
+                if stat.nlink > 1 && stat.is_file() {
+                    linked.insert(node.name.clone(), stat);
+                }
+                nodes.push(node);
+            }
             Ok(())
         });
         self.list_buffer = buffer;
         listed?;
-        found.sort_unstable_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         // A name can come twice when its directory changes while it is listed.
-        found.dedup_by(|(a, _), (b, _)| a.name == b.name);
-        let mut nodes = Vec::with_capacity(found.len());
-        for (mut node, linked) in found {
-            self.complete(dir, &path, &mut node, linked.as_ref(), links);
-            nodes.push(node);
+        nodes.dedup_by(|a, b| a.name == b.name);
+        if self.options.checksum || !linked.is_empty() {
+            for node in &mut nodes {
+                let stat = linked.get(&node.name);
+                self.complete(dir, &path, node, stat, links);
+            }
         }
         Ok(DirListing { path, meta, nodes })
     }
 
-    /// The entry `name`, unless it is left out; with its `Stat` if it is a file of several names.
-    fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Option<Stat>)> {
+    /// The entry `name`, unless it is left out.
+    fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Stat)> {
         let bytes = name.to_bytes();
         if bytes == RESERVED_NAME {
             return None;
@@ -308,8 +316,7 @@ impl<'a> Lister<'a> {
                 return None;
             }
         }
-        let linked = (stat.nlink > 1 && stat.is_file()).then_some(stat);
-        Some((Node { name: bytes.into(), kind, meta: stat.meta() }, linked))
+        Some((Node { name: bytes.into(), kind, meta: stat.meta() }, stat))
     }
 
     /// Fills what is known only in name order (links) or costs reading (digests).
@@ -379,5 +386,211 @@ fn stat_and_kind(dir: &Dir, name: &CStr) -> Result<(Stat, Kind), Errno> {
             FileType::Unknown => return Err(Errno::INVAL),
         };
         return Ok((stat, Kind::Special(special)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::super::fixture::{Fixture, is_unprivileged, path};
+    use super::super::owners::SystemOwners;
+    use super::*;
+    use crate::model::{Digest, Listing};
+
+    fn scanned(fixture: &Fixture, options: &ScanOptions<'_>) -> (Listing, ScanReport) {
+        let mut dirs = Vec::new();
+        let report = scan(&fixture.root, options, &SystemOwners::new(), &mut |dir| {
+            dirs.push(dir);
+            Ok(())
+        });
+        let report = report.unwrap();
+        (Listing { dirs, names: report.names.clone() }, report)
+    }
+
+    fn dir_paths(listing: &Listing) -> Vec<String> {
+        listing.dirs.iter().map(|dir| dir.path.to_string()).collect()
+    }
+
+    #[test]
+    fn directories_come_in_path_order_and_nodes_by_name() {
+        let fixture =
+            Fixture::with(&["a", "a/b", "a/b/c", "a-b", "a.b", "ab", "a/z=1", "a/b.c", "l>a", "f=text", "a/.hidden=x"]);
+        let (listing, report) = scanned(&fixture, &ScanOptions::default());
+        assert_eq!(dir_paths(&listing), [".", "a", "a/b", "a/b/c", "a/b.c", "a-b", "a.b", "ab"]);
+        assert!(listing.dirs.is_sorted_by(|a, b| a.path < b.path));
+        for dir in &listing.dirs {
+            assert!(dir.nodes.is_sorted_by(|a, b| a.name < b.name), "{}", dir.path);
+        }
+        let top = listing.dir(&RelPath::root()).unwrap();
+        assert_eq!(top.find(b"l").unwrap().kind, Kind::Symlink { target: b"a".as_slice().into() });
+        assert_eq!(top.find(b"f").unwrap().kind, Kind::file(4));
+        assert_eq!(report.entries, listing.entry_count());
+        assert_eq!(report.directories, 8);
+        assert!(report.unreadable.is_empty() && report.problems.is_empty());
+        assert_eq!(report.names.users.len(), 1);
+    }
+
+    #[test]
+    fn names_of_any_bytes_survive_and_the_reserved_one_is_never_seen() {
+        let fixture = Fixture::with(&["d", ".rfleet", ".rfleet/stage", "d/.rfleet", "d/.rfleet/lock=", ".rfleetx=1"]);
+        let odd: [&[u8]; 4] = [b"\xff\xfe", b"new\nline", b"-rf", &[b'n'; 255]];
+        for name in odd {
+            fs::write(fixture.path.join(OsStr::from_bytes(name)), "x").unwrap();
+        }
+        let (listing, report) = scanned(&fixture, &ScanOptions::default());
+        assert_eq!(dir_paths(&listing), [".", "d"]);
+        assert!(listing.dirs[1].nodes.is_empty());
+        assert!(odd.iter().all(|name| listing.dirs[0].find(name).is_some()));
+        assert_eq!(report.entries, 6);
+    }
+
+    #[test]
+    fn an_excluded_directory_is_not_entered() {
+        struct Cache;
+        impl Filter for Cache {
+            fn excludes(&self, path: &RelPath, is_directory: bool) -> bool {
+                assert!(!path.is_below(&super::super::fixture::path("cache")), "{path} was looked at");
+                (path.name() == b"cache" && is_directory) || path.name().ends_with(b".tmp")
+            }
+        }
+        let fixture = Fixture::with(&["cache", "cache/x=1", "d", "d/cache=file", "d/y.tmp=1"]);
+        let options = ScanOptions { filter: Some(&Cache), ..ScanOptions::default() };
+        let (listing, _) = scanned(&fixture, &options);
+        assert_eq!(dir_paths(&listing), [".", "d"]);
+        assert_eq!(listing.dirs[1].nodes.len(), 1);
+    }
+
+    #[test]
+    fn hard_links_name_the_first_of_their_file_and_one_directory_can_be_listed_again() {
+        let fixture = Fixture::with(&["a", "b", "a/one=x", "b/single=y", "pair1=z"]);
+        let link = |from: &str, to: &str| fs::hard_link(fixture.path.join(from), fixture.path.join(to)).unwrap();
+        link("a/one", "a/two");
+        link("a/one", "b/three");
+        link("pair1", "pair2");
+        let (listing, report) = scanned(&fixture, &ScanOptions::default());
+        let link_of = |dir: &str, name: &str| {
+            let node = listing.dir(&path(dir)).unwrap().find(name.as_bytes()).unwrap();
+            node.kind.link().map(|link| link.to_string())
+        };
+        assert_eq!(link_of("a", "one"), None);
+        assert_eq!(link_of("a", "two").as_deref(), Some("a/one"));
+        assert_eq!(link_of("b", "three").as_deref(), Some("a/one"));
+        assert_eq!(link_of("b", "single"), None);
+        assert_eq!(link_of("", "pair2").as_deref(), Some("pair1"));
+        assert_eq!(report.links.len(), 2);
+        for dir in &listing.dirs {
+            let mut problems = Vec::new();
+            let again =
+                list_dir(&fixture.root, &dir.path, &ScanOptions::default(), &report.links, &mut problems).unwrap();
+            assert_eq!(&again, dir);
+            assert!(problems.is_empty());
+        }
+        let gone = list_dir(&fixture.root, &path("c"), &ScanOptions::default(), &report.links, &mut Vec::new());
+        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn checksums_are_of_the_content_and_a_link_leaves_them_to_its_first_name() {
+        let fixture = Fixture::with(&["a=hello", "empty="]);
+        fs::hard_link(fixture.path.join("a"), fixture.path.join("b")).unwrap();
+        let options = ScanOptions { checksum: true, ..ScanOptions::default() };
+        let (listing, report) = scanned(&fixture, &options);
+        let digest = |name: &[u8]| match &listing.dirs[0].find(name).unwrap().kind {
+            Kind::File { digest, .. } => digest.clone().map(|digest| *digest),
+            _ => None,
+        };
+        assert_eq!(digest(b"a"), Some(Digest::of(b"hello")));
+        assert_eq!(digest(b"empty"), Some(Digest::of(b"")));
+        assert_eq!(digest(b"b"), None);
+        assert!(report.problems.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_reported_and_the_rest_listed() {
+        if !is_unprivileged("tree::scan::tests::what_cannot_be_read_is_reported_and_the_rest_listed") {
+            return;
+        }
+        let fixture = Fixture::with(&["a", "a/f=x", "b", "b/f=x", "c", "c/f=x", "d=x"]);
+        let mode = |name: &str, mode| fs::set_permissions(fixture.path.join(name), fs::Permissions::from_mode(mode));
+        mode("a", 0o000).unwrap();
+        mode("b", 0o400).unwrap();
+        mode("d", 0o000).unwrap();
+        let options = ScanOptions { checksum: true, ..ScanOptions::default() };
+        let (listing, report) = scanned(&fixture, &options);
+        let shown = |problems: &[Problem]| -> Vec<_> {
+            problems.iter().map(|problem| (problem.path.to_string(), problem.kind)).collect()
+        };
+        mode("a", 0o700).unwrap();
+        mode("b", 0o700).unwrap();
+        assert_eq!(dir_paths(&listing), [".", "b", "c"]);
+        assert_eq!(listing.dirs[0].nodes.len(), 4);
+        let unreadable = ProblemKind::Unreadable;
+        assert_eq!(shown(&report.unreadable), [("a".to_owned(), unreadable), ("b/f".to_owned(), unreadable)]);
+        assert_eq!(shown(&report.problems), [("d".to_owned(), unreadable)]);
+    }
+
+    #[test]
+    fn a_directory_that_vanishes_or_becomes_a_link_in_the_middle_is_reported_not_followed() {
+        let fixture = Fixture::with(&["a", "b", "b/f=x", "c"]);
+        let report = scan(&fixture.root, &ScanOptions::default(), &SystemOwners::new(), &mut |dir| {
+            if dir.path == path("a") {
+                fs::remove_dir_all(fixture.path.join("b")).unwrap();
+                fs::remove_dir(fixture.path.join("c")).unwrap();
+                symlink(&fixture.outside, fixture.path.join("c")).unwrap();
+            }
+            assert!(dir.find(b"secret").is_none());
+            Ok(())
+        });
+        let report = report.unwrap();
+        let found: Vec<_> = report.unreadable.iter().map(|problem| (problem.path.clone(), problem.kind)).collect();
+        assert_eq!(found, [(path("b"), ProblemKind::Vanished), (path("c"), ProblemKind::Vanished)]);
+    }
+
+    #[test]
+    fn a_tree_deeper_than_the_held_directories_and_than_any_path_is_scanned_as_far_as_names_go() {
+        let fixture = Fixture::new();
+        let mut dir = fixture.root.dir(&RelPath::root()).unwrap();
+        for _ in 0..2100 {
+            dir.mkdir(b"d", 0o755).unwrap();
+            dir = dir.open_dir(b"d").unwrap();
+        }
+        let (listing, report) = scanned(&fixture, &ScanOptions::default());
+        assert_eq!(listing.dirs.len(), 1 + 2048);
+        assert_eq!(report.problems.len(), 1);
+        assert_eq!(report.problems[0].kind, ProblemKind::Unsupported);
+        assert!(report.unreadable.is_empty());
+    }
+
+    /// Run with `RFLEET_SCAN=DIR cargo test --release -- --ignored --nocapture time_of_a_scan`.
+    #[test]
+    #[ignore = "a measurement, not a check"]
+    fn time_of_a_scan() {
+        let place = std::env::var_os("RFLEET_SCAN").unwrap();
+        let root = Root::open(place.as_ref()).unwrap();
+        for _ in 0..5 {
+            let start = std::time::Instant::now();
+            let report = scan(&root, &ScanOptions::default(), &SystemOwners::new(), &mut |_| Ok(())).unwrap();
+            let scanned = start.elapsed();
+            let start = std::time::Instant::now();
+            bare(&root.dir(&RelPath::root()).unwrap(), &mut vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES]);
+            println!("{} entries in {scanned:?}, bare walk {:?}", report.entries, start.elapsed());
+        }
+    }
+
+    /// The least that any walk does.
+    fn bare(dir: &Dir, buffer: &mut [MaybeUninit<u8>]) {
+        let mut below = Vec::new();
+        dir.each_name(buffer, &mut |name| {
+            if Stat::from(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?).is_directory() {
+                below.push(name.to_bytes().to_vec());
+            }
+            Ok(())
+        })
+        .unwrap();
+        below.iter().for_each(|name| bare(&dir.open_dir(name).unwrap(), buffer));
     }
 }

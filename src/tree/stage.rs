@@ -467,3 +467,213 @@ fn keeping_times(dir: &Dir, change: impl FnOnce() -> io::Result<()>) -> io::Resu
     let _ = fs::futimens(dir, &meta::times(before.mtime));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+
+    use super::super::fixture::{Fixture, is_unprivileged, meta, names, path};
+    use super::*;
+
+    fn home(fixture: &Fixture) -> std::path::PathBuf {
+        fixture.path.join(".rfleet")
+    }
+
+    #[test]
+    fn finish_leaves_nothing_and_the_root_as_it_was() {
+        let fixture = Fixture::with(&["f=x"]);
+        let file = fs::File::open(&fixture.path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let staging = Staging::open(&fixture.root).unwrap();
+        assert_eq!(fs::metadata(home(&fixture)).unwrap().permissions().mode() & 0o7777, 0o700);
+        let kept_alive = staging.create_file(0o644).unwrap();
+        let _ = staging.symlink(b"x", &meta(0, 1)).unwrap();
+        let directory = staging.directory(&meta(0o555, 1)).unwrap();
+        staging.finish(false).unwrap();
+        drop((kept_alive, directory));
+        assert_eq!(fixture.names(), ["f"]);
+        assert_eq!(fs::metadata(&fixture.path).unwrap().mtime(), 0);
+    }
+
+    #[test]
+    fn the_lock_admits_one_and_the_next_after_it() {
+        let fixture = Fixture::new();
+        let staging = Staging::open(&fixture.root).unwrap();
+        assert!(matches!(Staging::open(&fixture.root), Err(StageError::Busy)));
+        staging.finish(true).unwrap();
+        assert_eq!(names(&home(&fixture)), ["lock"]);
+        drop(Staging::open(&fixture.root).unwrap());
+        assert!(fixture.names().is_empty());
+    }
+
+    #[test]
+    fn many_at_once_never_hold_it_together() {
+        use std::sync::atomic::AtomicUsize;
+        let fixture = Fixture::new();
+        let (inside, got) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        match Staging::open(&fixture.root) {
+                            Ok(staging) => {
+                                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                                got.fetch_add(1, Ordering::SeqCst);
+                                staging.create_file(0o600).unwrap();
+                                inside.fetch_sub(1, Ordering::SeqCst);
+                                staging.finish(false).unwrap();
+                            }
+                            Err(StageError::Busy) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(got.into_inner() > 0);
+        assert!(fixture.names().is_empty());
+    }
+
+    #[test]
+    fn what_an_interrupted_run_left_is_removed_without_following_links() {
+        let fixture = Fixture::with(&[".rfleet", ".rfleet/stage", ".rfleet/stage/0=x", ".rfleet/lock="]);
+        let stage = home(&fixture).join("stage");
+        fs::create_dir_all(stage.join("1/a/b/c")).unwrap();
+        fs::write(stage.join("1/a/b/file"), "x").unwrap();
+        symlink(&fixture.outside, stage.join("1/a/out")).unwrap();
+        symlink(&fixture.outside, stage.join("2")).unwrap();
+        fs::set_permissions(stage.join("1/a/b"), fs::Permissions::from_mode(0o000)).unwrap();
+        assert!(Staging::has_leftovers(&fixture.root).unwrap());
+        let staging = Staging::open(&fixture.root).unwrap();
+        assert!(names(&stage).is_empty());
+        fixture.assert_outside_untouched();
+        staging.write_state(b"s").unwrap();
+        staging.finish(true).unwrap();
+        assert!(!Staging::has_leftovers(&fixture.root).unwrap());
+        assert!(!Staging::has_leftovers(&Fixture::new().root).unwrap());
+    }
+
+    #[test]
+    fn an_unprivileged_run_removes_read_only_leftovers() {
+        let name = "tree::stage::tests::what_an_interrupted_run_left_is_removed_without_following_links";
+        // As root the modes in it hold nobody back, so it runs once more without these rights.
+        if is_unprivileged(name) {
+            what_an_interrupted_run_left_is_removed_without_following_links();
+        }
+    }
+
+    #[test]
+    fn a_home_that_is_a_link_a_file_or_someone_else_s_is_refused() {
+        let fixture = Fixture::new();
+        symlink(&fixture.outside, home(&fixture)).unwrap();
+        assert!(matches!(Staging::open(&fixture.root), Err(StageError::NotADirectory)));
+        assert!(read_state(&fixture.root).is_err());
+        fixture.assert_outside_untouched();
+        fs::remove_file(home(&fixture)).unwrap();
+        fs::write(home(&fixture), "").unwrap();
+        assert!(matches!(Staging::open(&fixture.root), Err(StageError::NotADirectory)));
+        if rustix::process::geteuid().is_root() {
+            fs::remove_file(home(&fixture)).unwrap();
+            fs::create_dir(home(&fixture)).unwrap();
+            lchown(home(&fixture), Some(12345), None).unwrap();
+            assert!(matches!(Staging::open(&fixture.root), Err(StageError::Foreign { owner: 12345 })));
+            assert!(read_state(&fixture.root).is_err());
+        }
+    }
+
+    #[test]
+    fn a_wider_home_is_narrowed() {
+        let fixture = Fixture::with(&[".rfleet"]);
+        fs::set_permissions(home(&fixture), fs::Permissions::from_mode(0o777)).unwrap();
+        let _staging = Staging::open(&fixture.root).unwrap();
+        assert_eq!(fs::metadata(home(&fixture)).unwrap().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_state_is_written_whole_and_read_without_creating_anything() {
+        let fixture = Fixture::new();
+        assert_eq!(read_state(&fixture.root).unwrap(), None);
+        assert!(fixture.names().is_empty());
+        let staging = Staging::open(&fixture.root).unwrap();
+        assert_eq!(staging.read_state().unwrap(), None);
+        staging.write_state(b"one").unwrap();
+        staging.write_state(b"two").unwrap();
+        assert!(staging.write_state(&vec![0; 70_000]).is_err());
+        drop(staging);
+        assert_eq!(read_state(&fixture.root).unwrap().as_deref(), Some(&b"two"[..]));
+        assert_eq!(names(&home(&fixture)), ["lock", "state"]);
+        fs::remove_file(home(&fixture).join("state")).unwrap();
+        symlink(fixture.outside.join("secret"), home(&fixture).join("state")).unwrap();
+        assert_eq!(read_state(&fixture.root).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    /// Set for the process that runs a test once more as a receiver runs: with umask 0.
+    const UMASK_0: &str = "RFLEET_TEST_UMASK_0";
+
+    #[test]
+    fn a_sealed_file_has_all_its_attributes_with_umask_0_too() {
+        let name = "tree::stage::tests::a_sealed_file_has_all_its_attributes";
+        let mut again = std::process::Command::new("/proc/self/exe");
+        let output = again.args(["--exact", name]).env(UMASK_0, "1").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    }
+
+    #[test]
+    fn a_sealed_file_has_all_its_attributes() {
+        if std::env::var_os(UMASK_0).is_some() {
+            rustix::process::umask(Mode::empty());
+        }
+        let fixture = Fixture::new();
+        let staging = Staging::open(&fixture.root).unwrap();
+        assert_eq!(staging.stage.exact_modes, std::env::var_os(UMASK_0).is_some());
+        for mode in [0o644, 0o400, 0o000, 0o6755, 0o1777] {
+            let mut file = staging.create_file(mode).unwrap();
+            file.file().write_all(b"text").unwrap();
+            let staged = file.seal(&meta(mode, -5)).unwrap();
+            let stat = staging.stage.dir.stat(&staged.entry.name).unwrap();
+            assert_eq!((stat.permissions(), stat.size_bytes), (mode, 4));
+            assert_eq!((stat.mtime.secs, stat.mtime.nanos), (-5, 123_456_789));
+        }
+        if rustix::process::geteuid().is_root() {
+            let owned = LocalMeta { uid: Some(1234), gid: Some(5678), ..meta(0o6711, 1) };
+            let staged = staging.create_file(0o6711).unwrap().seal(&owned).unwrap();
+            let stat = staging.stage.dir.stat(&staged.entry.name).unwrap();
+            assert_eq!((stat.uid, stat.gid, stat.permissions()), (1234, 5678, 0o6711));
+            let link = staging.symlink(b"target", &owned).unwrap();
+            let stat = staging.stage.dir.stat(&link.entry.name).unwrap();
+            assert_eq!((stat.uid, stat.gid, stat.mtime.secs), (1234, 5678, 1));
+            assert!(!staged.owner_denied && !link.owner_denied);
+        }
+    }
+
+    #[test]
+    fn without_the_right_to_chown_it_is_told_and_setuid_is_left_out() {
+        if !is_unprivileged("tree::stage::tests::without_the_right_to_chown_it_is_told_and_setuid_is_left_out") {
+            return;
+        }
+        let fixture = Fixture::new();
+        let staging = Staging::open(&fixture.root).unwrap();
+        let foreign = LocalMeta { uid: Some(0), gid: Some(0), ..meta(0o6755, 1) };
+        let staged = staging.create_file(0o755).unwrap().seal(&foreign).unwrap();
+        assert!(staged.owner_denied);
+        assert_eq!(staging.stage.dir.stat(&staged.entry.name).unwrap().permissions(), 0o755);
+        assert!(staging.symlink(b"x", &foreign).unwrap().owner_denied);
+        let own = LocalMeta { uid: Some(geteuid().as_raw()), ..meta(0o4755, 1) };
+        let staged = staging.create_file(0o755).unwrap().seal(&own).unwrap();
+        assert!(!staged.owner_denied);
+        assert_eq!(staging.stage.dir.stat(&staged.entry.name).unwrap().permissions(), 0o4755);
+    }
+
+    #[test]
+    fn only_regular_files_are_hard_linked() {
+        let fixture = Fixture::with(&["f=x", "l>f", "d"]);
+        let staging = Staging::open(&fixture.root).unwrap();
+        let top = fixture.root.dir(&path("")).unwrap();
+        assert_eq!(staging.hard_link(&top, b"f").unwrap().kind(), StagedKind::HardLink);
+        assert!(staging.hard_link(&top, b"l").is_err());
+        assert!(staging.hard_link(&top, b"d").is_err());
+        assert!(names(&home(&fixture).join("stage")).is_empty());
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line: one file per command. The only place that reads the configuration file, the
+//! environment and the wall clock, and the only one that prints.
+
+mod destination;
+mod fleet;
+mod hosts;
+mod progress;
+mod push;
+mod receive;
+mod render;
+mod signals;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, ConfigError};
+
+/// Where the configuration lies unless --config says otherwise.
+const DEFAULT_CONFIG: &str = "/etc/rfleet/rfleet.toml";
+
+/// What scripts can rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Exit {
+    /// Done, or not the primary.
+    Done = 0,
+    /// Could not run.
+    Failed = 1,
+    /// Bad usage or configuration.
+    Usage = 2,
+    /// Some host or path failed and will be retried.
+    Partial = 3,
+    /// A guard refused: nothing was changed.
+    Refused = 4,
+    /// A newer primary exists.
+    Fenced = 5,
+}
+
+#[derive(Parser)]
+#[command(name = "rfleet", version, about = "rsync for a fleet: pushes directory trees to many hosts over SSH")]
+#[command(after_help = "Exit codes: 0 done, or not the primary; 1 could not run; 2 bad usage or configuration; \
+                        3 some host or path failed and will be retried; 4 a guard refused, nothing was changed; \
+                        5 a newer primary exists.")]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// The configuration file [default: /etc/rfleet/rfleet.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How logs on stderr look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Print nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Push every root of the configuration to every secondary, or SRC to each DEST, once
+    Push(push::PushArgs),
+    /// The far end: started over SSH, speaks rfleet's protocol on stdin and stdout
+    Receive(receive::ReceiveArgs),
+    /// Compare every secondary with the primary; exit 0 equal, 3 different
+    Verify(verify::VerifyArgs),
+    /// Look for what would keep a push from working: one line each
+    Check(CheckArgs),
+    /// What discovery finds now
+    Hosts(hosts::HostsArgs),
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command line; the result is the exit code.
+pub fn main() -> u8 {
+    let cli = Cli::parse();
+    start_logging(&cli.global);
+    let exit = match &cli.command {
+        Command::Push(args) => push::run(&cli.global, args),
+        Command::Receive(args) => receive::run(&cli.global, args),
+        Command::Verify(args) => verify::run(&cli.global, args),
+        Command::Check(args) => check_command(&cli.global, args),
+        Command::Hosts(args) => hosts::run(&cli.global, args),
+    };
+    exit as u8
+}
+
+fn check_command(_global: &Global, _args: &CheckArgs) -> Exit {
+    Exit::Failed
+}
+
+/// Prints an error as one line.
+fn complain(what: impl std::fmt::Display) {
+    eprintln!("rfleet: {what}");
+}
+
+impl Global {
+    /// Loads the configuration; says what is wrong with it.
+    fn load(&self) -> Result<Config, Exit> {
+        let path = self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let config = Config::load(&path).map_err(|error: ConfigError| {
+            complain(&error);
+            Exit::Usage
+        })?;
+        let unavailable = config.unavailable();
+        unavailable.iter().for_each(|line| complain(format!("{}: {line}", path.display())));
+        config.warnings().iter().for_each(|line| tracing::warn!("{}: {line}", path.display()));
+        if unavailable.is_empty() { Ok(config) } else { Err(Exit::Usage) }
+    }
+}
+
+fn start_logging(global: &Global) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
+    let logger = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
+    match global.log_format {
+        LogFormat::Text => logger.without_time().init(),
+        LogFormat::Json => logger.json().init(),
+    }
+}
+
+/// The runtime in which sessions live. Two threads: the work that takes time has its own.
+fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|error| {
+        complain(format!("cannot start: {error}"));
+        Exit::Failed
+    })
+}

@@ -1,0 +1,90 @@
+//! `rfleet receive`: the far end.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{DEFAULT_CONFIG, Exit, Global, complain, fleet};
+use crate::config::{self, Config};
+use crate::receive::{self, Durability, OwnerPolicy, Policy, Roots};
+
+/// Arguments of `rfleet receive`.
+#[derive(Args)]
+#[command(after_help = "As a forced command in authorized_keys:\n  \
+    restrict,command=\"rfleet receive --config /etc/rfleet/rfleet.toml\" ssh-ed25519 AAAA...\n\
+    Then only the roots of that file exist, whatever the primary asks for.")]
+pub(super) struct ReceiveArgs {
+    /// The directory that a push without configuration writes to
+    #[arg(long, value_name = "DIR", conflicts_with = "root")]
+    to: Option<PathBuf>,
+    /// A root and its directory, unless the configuration here names that root (repeatable)
+    #[arg(long, value_name = "NAME=DIR")]
+    root: Vec<String>,
+}
+
+pub(super) fn run(global: &Global, args: &ReceiveArgs) -> Exit {
+    // Modes come from the primary and this host's policy, not from a login shell's umask.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let (roots, policy) = match prepare(global, args) {
+        Ok(prepared) => prepared,
+        Err(message) => {
+            complain(&message);
+            receive::refuse_to_start(&message);
+            return Exit::Usage;
+        }
+    };
+    match receive::serve(&roots, &policy) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain(error);
+            Exit::Failed
+        }
+    }
+}
+
+fn prepare(global: &Global, args: &ReceiveArgs) -> Result<(Roots, Policy), String> {
+    if let Some(directory) = &args.to {
+        if global.config.is_some() {
+            return Err("--to and --config exclude each other: a configuration names its own roots".into());
+        }
+        let roots = Roots { unnamed: Some(directory.clone()), ..Roots::default() };
+        return Ok((roots, Policy::unconfigured()));
+    }
+    let mut roots = Roots::default();
+    for root in &args.root {
+        let named = root.split_once('=').filter(|(name, path)| !name.is_empty() && path.starts_with('/'));
+        let (name, path) = named.ok_or(format!("--root {}: expected NAME=/DIR", root.escape_debug()))?;
+        roots.named.insert(name.to_owned(), path.into());
+    }
+    let path = match &global.config {
+        Some(path) => Some(path.as_path()),
+        None => Some(Path::new(DEFAULT_CONFIG)).filter(|path| path.exists()),
+    };
+    let Some(path) = path else { return Ok((roots, Policy::unconfigured())) };
+    let config = Config::load(path).map_err(|error| format!("this receiver's configuration: {error}"))?;
+    let own = fleet::own_name();
+    let own = config.hosts.iter().map(|host| &*host.name).find(|name| fleet::is_own(name, &own)).unwrap_or(&own);
+    for root in &config.roots {
+        roots.named.insert(root.name.clone(), config.root_path(root, own).to_owned());
+    }
+    Ok((roots, policy(&config)))
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        allow_delete: config.receive.allow_delete,
+        owner: match &config.receive.owner {
+            config::OwnerPolicy::Preserve => OwnerPolicy::Preserve,
+            config::OwnerPolicy::Numeric => OwnerPolicy::Numeric,
+            config::OwnerPolicy::Receiver => OwnerPolicy::Receiver,
+            config::OwnerPolicy::Fixed { user, group } => {
+                OwnerPolicy::Fixed { user: user.clone(), group: group.clone() }
+            }
+        },
+        setuid: config.receive.setuid,
+        durability: match config.receive.durability {
+            config::Durability::None => Durability::None,
+            config::Durability::Commit => Durability::Commit,
+        },
+    }
+}

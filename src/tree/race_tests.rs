@@ -1,0 +1,121 @@
+//! A local user swaps components while rfleet works: nothing outside the root is read or changed.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::time::{Duration, Instant};
+
+use super::fixture::{Fixture, flip_while, meta, path};
+use super::{Applier, ContentReader, Parents, ScanOptions, Staging, SystemOwners, scan};
+use crate::model::Kind;
+
+/// Enough for thousands of swaps between any two system calls.
+const ROUNDS: u64 = 3_000;
+
+/// The rounds of a race: at least [`ROUNDS`], and on a busy machine until it was seen both won and
+/// lost, which `round` tells, or a deadline shows that it is not run at all.
+fn race(mut round: impl FnMut(u64) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut both_seen = false;
+    for at in 0.. {
+        both_seen = round(at);
+        if (at >= ROUNDS && both_seen) || Instant::now() > deadline {
+            break;
+        }
+    }
+    assert!(both_seen, "the race was not run");
+}
+
+/// `d` is a directory with `f` and `sub/`, and `e` a link to the outside, which has the same names.
+fn flipping() -> Fixture {
+    let fixture = Fixture::with(&["d", "d/sub", "d/f=inside", "d/g=inside"]);
+    symlink(&fixture.outside, fixture.path.join("e")).unwrap();
+    fixture
+}
+
+fn outside_state(fixture: &Fixture) -> (u32, i64, i64, u64, i64, i64) {
+    let dir = fs::metadata(&fixture.outside).unwrap();
+    let file = fs::metadata(fixture.outside.join("secret")).unwrap();
+    (dir.mode(), dir.mtime(), dir.mtime_nsec(), dir.nlink(), file.ctime(), file.ctime_nsec())
+}
+
+#[test]
+fn a_swapped_directory_leads_no_scan_and_no_read_outside() {
+    let fixture = flipping();
+    fs::write(fixture.path.join("d/secret"), "inside").unwrap();
+    flip_while(&fixture.path.join("d"), &fixture.path.join("e"), || {
+        let mut buffer = [0; 64];
+        let (mut read, mut listed) = (0, 0);
+        race(|round| {
+            let mut parents = Parents::new(&fixture.root);
+            if let Ok(mut reader) = ContentReader::open(&mut parents, &path("d/secret")) {
+                let count = reader.read(&mut buffer).unwrap();
+                assert_eq!(&buffer[..count], b"inside");
+                read += 1;
+            }
+            if round % 8 == 0 {
+                scan(&fixture.root, &ScanOptions::default(), &SystemOwners::new(), &mut |dir| {
+                    if !dir.path.is_root() && dir.path != path("d/sub") && dir.path != path("e/sub") {
+                        assert!(dir.find(b"f").is_some(), "a listing of {} that is not d's", dir.path);
+                        listed += 1;
+                    }
+                    Ok(())
+                })
+                .unwrap();
+            }
+            read > 0 && listed > 0 && read <= round
+        });
+    });
+}
+
+#[test]
+fn a_swapped_directory_leads_no_change_outside() {
+    let fixture = flipping();
+    let before = outside_state(&fixture);
+    let staging = Staging::open(&fixture.root).unwrap();
+    flip_while(&fixture.path.join("d"), &fixture.path.join("e"), || {
+        let mut done = 0;
+        race(|round| {
+            // A new one each time, so that the directory is looked up again.
+            let mut apply = Applier::new(&fixture.root);
+            let result = match round % 7 {
+                0 => {
+                    let mut file = staging.create_file(0o644).unwrap();
+                    file.file().write_all(b"new").unwrap();
+                    apply.place(file.seal(&meta(0o644, 1)).unwrap(), &path("d/secret"), false)
+                }
+                1 => apply.make_directory(&path("d/made")).map(|_| ()),
+                2 => apply.remove_file(&path("d/secret")),
+                3 => apply.remove_directory(&path("d/made")),
+                4 => apply.set_meta(&path("d"), &Kind::Directory, &meta(0o711, 5)).map(|_| ()),
+                5 => apply.set_meta(&path("d/f"), &Kind::file(0), &meta(0o600, 5)).map(|_| ()),
+                _ => apply.place(staging.symlink(b"x", &meta(0, 7)).unwrap(), &path("d/link"), true),
+            };
+            done += u64::from(result.is_ok());
+            done > 0 && done <= round
+        });
+    });
+    fixture.assert_outside_untouched();
+    assert_eq!(outside_state(&fixture), before);
+}
+
+#[test]
+fn a_swapped_leaf_is_never_followed() {
+    let fixture = Fixture::with(&["f=inside"]);
+    symlink(fixture.outside.join("secret"), fixture.path.join("l")).unwrap();
+    let before = outside_state(&fixture);
+    flip_while(&fixture.path.join("f"), &fixture.path.join("l"), || {
+        let mut apply = Applier::new(&fixture.root);
+        let (mut read, mut set) = (0, 0);
+        race(|round| {
+            let mode = if round % 2 == 0 { 0o600 } else { 0o640 };
+            set += u64::from(apply.set_meta(&path("f"), &Kind::file(0), &meta(mode, 9)).is_ok());
+            if let Ok(reader) = ContentReader::open(apply.parents(), &path("f")) {
+                assert_eq!(reader.size_bytes(), "inside".len() as u64);
+                read += 1;
+            }
+            read > 0 && set > 0 && read <= round
+        });
+    });
+    assert_eq!(outside_state(&fixture), before);
+}

@@ -1,0 +1,241 @@
+//! Promise 2: after a push a copy is its source, entry by entry, and a second push has nothing to send.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rstest::rstest;
+use support::tree::{assert_no_state, at, set_time};
+use support::{
+    Fleet, Outcome, Push, Rng, Scratch, Snapshot, Tree, assert_rsync_agrees, assert_same, every_kind, mutate,
+    random_tree,
+};
+
+fn assert_copies(source: &Path, copies: &[PathBuf]) {
+    for copy in copies {
+        assert_same(source, copy);
+        assert_rsync_agrees(source, copy);
+        assert_no_state(copy);
+    }
+}
+
+fn assert_nothing_sent(outcome: &Outcome) {
+    let report = outcome.report();
+    assert_eq!(report.root().read_bytes, 0, "a push of an unchanged tree reads content: {}", outcome.said());
+    for host in &report.root().hosts {
+        assert_eq!((host.state.as_str(), host.files_sent), ("unchanged", 0), "{}", outcome.said());
+        assert_eq!(host.created + host.updated + host.deleted + host.metadata, 0, "{}", outcome.said());
+    }
+}
+
+#[test]
+fn every_kind_of_entry_reaches_four_ssh_hosts_and_three_local_ones() {
+    let scratch = Scratch::new();
+    let source = scratch.path("source");
+    every_kind().create(&source);
+    let fleet = Fleet::start(&scratch, 4);
+    let local: Vec<PathBuf> = (1..=3).map(|n| scratch.path(&format!("local{n}"))).collect();
+    let also: Vec<String> = local.iter().map(|p| p.display().to_string()).collect();
+    let copies: Vec<PathBuf> = fleet.hosts.iter().map(|h| h.path.clone()).chain(local).collect();
+
+    let first = fleet.push(&scratch, &source, &also).arg("--delete").ok();
+    assert_copies(&source, &copies);
+    let report = first.report();
+    assert_eq!(report.root().hosts.len(), 7, "{}", first.said());
+    assert!(report.root().hosts.iter().all(|h| h.state == "done" && h.error.is_none()), "{}", first.said());
+    let once = report.root().bytes;
+    assert!(report.root().read_bytes <= once, "content is read once for all hosts: {}", first.said());
+
+    let before: Vec<_> = copies.iter().map(|c| Snapshot::take(c)).collect();
+    let second = fleet.push(&scratch, &source, &also).arg("--delete").ok();
+    assert_nothing_sent(&second);
+    for (copy, before) in copies.iter().zip(&before) {
+        before.assert_equal(copy);
+    }
+    assert_copies(&source, &copies);
+
+    let mut rng = Rng::new(2);
+    mutate(&source, &mut rng, 60);
+    fleet.push(&scratch, &source, &also).args(&["--delete", "--max-delete", "100%"]).ok();
+    assert_copies(&source, &copies);
+    scratch.assert_no_leftovers();
+}
+
+#[rstest]
+fn random_trees_and_their_changes_arrive(#[values(1, 2, 3, 4, 5, 6)] seed: u64) {
+    let scratch = Scratch::new();
+    let source = scratch.path("source");
+    let mut rng = Rng::new(seed);
+    random_tree(&source, &mut rng, 150);
+    let fleet = Fleet::start(&scratch, 1);
+    let local = scratch.path("local");
+    let also = [local.display().to_string()];
+    let copies = [fleet.hosts[0].path.clone(), local];
+    for round in 0..6 {
+        let pushed = fleet.push(&scratch, &source, &also).args(&["--delete", "--max-delete", "100%"]).run();
+        assert_eq!(pushed.code(), Some(0), "seed {seed}, round {round}: {}", pushed.said());
+        assert_copies(&source, &copies);
+        let again = fleet.push(&scratch, &source, &also).arg("--delete").ok();
+        assert_nothing_sent(&again);
+        mutate(&source, &mut rng, 40);
+    }
+}
+
+#[test]
+fn every_change_of_type_arrives() {
+    let kinds = ["file", "dir", "full-dir", "link", "hard", "missing"];
+    let scratch = Scratch::new();
+    let (source, copy) = (scratch.path("source"), scratch.path("copy"));
+    let make = |path: &Path, kind: &str| match kind {
+        "file" => fs::write(path, format!("file at {}", path.display())).unwrap(),
+        "dir" => fs::create_dir(path).unwrap(),
+        "full-dir" => Tree::new().file("a", "1").file("b/c", "2").link("b/d", "c").create(path),
+        "link" => std::os::unix::fs::symlink("anchor", path).unwrap(),
+        "hard" => fs::hard_link(source.join("anchor"), path).unwrap(),
+        _ => {}
+    };
+    let names = || kinds.iter().flat_map(|from| kinds.iter().map(move |to| (*from, *to)));
+    Tree::new().file("anchor", "the anchor").create(&source);
+    for (from, to) in names() {
+        make(&source.join(format!("{from} to {to}")), from);
+    }
+    Push::adhoc(&scratch, &source, &[&copy]).ok();
+    assert_copies(&source, std::slice::from_ref(&copy));
+    for (from, to) in names() {
+        let path = source.join(format!("{from} to {to}"));
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir_all(&path).unwrap();
+        } else if from != "missing" {
+            fs::remove_file(&path).unwrap();
+        }
+        make(&path, to);
+    }
+    Push::adhoc(&scratch, &source, &[&copy]).args(&["--delete", "--max-delete", "100%"]).ok();
+    assert_copies(&source, &[copy]);
+}
+
+#[test]
+fn a_directory_that_is_read_only_for_its_owner_can_change() {
+    let scratch = Scratch::new();
+    let (source, copy) = (scratch.path("source"), scratch.path("copy"));
+    Tree::new().file("locked/old", "1").file("locked/gone", "1").dir("locked").mode(0o555).create(&source);
+    Push::adhoc(&scratch, &source, &[&copy]).ok();
+    support::tree::set_mode(&source.join("locked"), 0o755);
+    fs::remove_file(source.join("locked/gone")).unwrap();
+    fs::write(source.join("locked/new"), "2").unwrap();
+    support::tree::set_mode(&source.join("locked"), 0o555);
+    Push::adhoc(&scratch, &source, &[&copy]).args(&["--delete"]).ok();
+    assert_copies(&source, &[copy]);
+}
+
+#[test]
+fn only_attributes_changed_sends_no_content() {
+    let scratch = Scratch::new();
+    let (source, copy) = (scratch.path("source"), scratch.path("copy"));
+    Tree::new().file("a", vec![7; 300_000]).file("d/b", "b").link("l", "a").create(&source);
+    Push::adhoc(&scratch, &source, &[&copy]).ok();
+    support::tree::set_mode(&source.join("a"), 0o600);
+    support::tree::set_mode(&source.join("d"), 0o711);
+    set_time(&source.join("d"), (1_222_222_222, 2));
+    set_time(&source.join("l"), (1_222_222_222, 3));
+    let outcome = Push::adhoc(&scratch, &source, &[&copy]).ok();
+    let report = outcome.report();
+    let host = &report.root().hosts[0];
+    assert_eq!((host.files_sent, report.root().read_bytes), (0, 0), "{}", outcome.said());
+    assert!(host.bytes_sent < 20_000, "{}", outcome.said());
+    assert_copies(&source, &[copy]);
+}
+
+#[test]
+fn a_file_whose_time_alone_changed_sends_no_literal_content() {
+    let scratch = Scratch::new();
+    let (source, copy) = (scratch.path("source"), scratch.path("copy"));
+    Tree::new().file("a", Rng::new(1).bytes(3_000_000)).create(&source);
+    Push::adhoc(&scratch, &source, &[&copy]).ok();
+    set_time(&source.join("a"), (1_222_222_222, 2));
+    let outcome = Push::adhoc(&scratch, &source, &[&copy]).ok();
+    let sent = outcome.report().root().hosts[0].bytes_sent;
+    assert!(sent < 100_000, "{sent} bytes for a touch: {}", outcome.said());
+    assert_copies(&source, &[copy]);
+}
+
+#[test]
+fn entries_named_like_our_state_are_reserved_and_never_sent() {
+    let scratch = Scratch::new();
+    let (source, copy) = (scratch.path("source"), scratch.path("copy"));
+    Tree::new().file("a", "a").file(".rfleet/state", "mine").file("sub/.rfleet/x", "mine").create(&source);
+    Push::adhoc(&scratch, &source, &[&copy]).ok();
+    assert!(copy.join("a").exists());
+    assert_no_state(&copy);
+    assert!(fs::symlink_metadata(copy.join("sub/.rfleet")).is_err(), "a reserved name was sent");
+}
+
+#[test]
+fn a_trailing_slash_means_nothing() {
+    let scratch = Scratch::new();
+    let source = scratch.path("source");
+    Tree::new().file("a/b", "x").create(&source);
+    let slashed = |path: &Path| format!("{}/", path.display());
+    let (plain, ended) = (scratch.path("plain"), scratch.path("ended"));
+    Push::adhoc(&scratch, &source, &[plain.display().to_string(), slashed(&ended)]).ok();
+    let third = scratch.path("third");
+    Push::adhoc(&scratch, Path::new(&slashed(&source)), &[&third]).ok();
+    assert_copies(&source, &[plain, ended, third]);
+}
+
+#[test]
+fn the_source_is_not_touched() {
+    let scratch = Scratch::new();
+    let (source, copy) = (scratch.path("source"), scratch.path("copy"));
+    every_kind().create(&source);
+    let before = Snapshot::take(&source);
+    Push::adhoc(&scratch, &source, &[&copy]).ok();
+    before.assert_untouched(&source);
+}
+
+#[test]
+fn a_destination_below_a_link_of_the_operator_is_followed() {
+    let scratch = Scratch::new();
+    let source = scratch.path("source");
+    Tree::new().file("a", "x").create(&source);
+    let real = scratch.dir("volume");
+    std::os::unix::fs::symlink(&real, scratch.path("link")).unwrap();
+    Push::adhoc(&scratch, &source, &[scratch.path("link").join("www")]).ok();
+    assert_copies(&source, &[real.join("www")]);
+}
+
+#[test]
+fn a_link_in_the_destination_is_replaced_and_never_followed() {
+    let scratch = Scratch::new();
+    let (source, copy) = (scratch.path("source"), scratch.path("copy"));
+    Tree::new().file("dir/file", "new").file("plain", "new").create(&source);
+    let outside = scratch.path("outside");
+    Tree::new().file("file", "sentinel").create(&outside);
+    Tree::new()
+        .link("dir", outside.as_os_str().as_encoded_bytes())
+        .link("plain", outside.join("file").as_os_str().as_encoded_bytes())
+        .create(&copy);
+    let before = Snapshot::take(&outside);
+    Push::adhoc(&scratch, &source, &[&copy]).ok();
+    before.assert_untouched(&outside);
+    assert_copies(&source, &[copy]);
+}
+
+#[test]
+fn names_of_any_bytes_survive_a_rename() {
+    let scratch = Scratch::new();
+    let (source, copy) = (scratch.path("source"), scratch.path("copy"));
+    let mut tree = Tree::new();
+    for byte in (1..=255u8).filter(|b| *b != b'/' && *b != b'.') {
+        tree = tree.file([byte], [byte]).file([b'x', byte, b'y'], [byte; 3]);
+    }
+    tree.create(&source);
+    Push::adhoc(&scratch, &source, &[&copy]).ok();
+    for byte in (128..=255u8).filter(|b| b % 3 == 0) {
+        fs::rename(at(&source, [byte]), at(&source, [byte, byte])).unwrap();
+    }
+    Push::adhoc(&scratch, &source, &[&copy]).args(&["--delete", "--max-delete", "100%"]).ok();
+    assert_copies(&source, &[copy]);
+}

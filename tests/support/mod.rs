@@ -1,0 +1,26 @@
+//! What the stories share: a hermetic place, trees, the oracle, real sshds, and the binary under test.
+//!
+//! Nothing here knows the crate's own modules: the stories see only the binary, as a user does.
+
+// Each story file compiles this module for itself and uses a part of it.
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod fleet;
+pub mod oracle;
+pub mod process;
+pub mod rfleet;
+pub mod rng;
+pub mod scratch;
+pub mod shapes;
+pub mod sshd;
+pub mod tree;
+pub mod versions;
+
+pub use fleet::Fleet;
+pub use oracle::assert_rsync_agrees;
+pub use rfleet::{Config, Outcome, Push, Report, Running, rfleet_bin};
+pub use rng::Rng;
+pub use scratch::{Scratch, wait_until};
+pub use shapes::{every_kind, mutate, random_tree};
+pub use sshd::{Sshd, SshdOptions};
+pub use tree::{Snapshot, Tree, assert_same};

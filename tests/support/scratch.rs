@@ -1,0 +1,158 @@
+//! A temporary place of a test's own: home, temporary directory, trees; gone, with its processes, when it is dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::process;
+
+/// Waits until `condition` holds; panics with `what` at the deadline.
+pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < deadline, "waited {deadline:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The place. In memory (/dev/shm) where the machine has that, since the stories write a lot.
+pub struct Scratch {
+    directory: TempDir,
+    mounts: std::cell::RefCell<Vec<PathBuf>>,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let builder = || {
+            let mut builder = tempfile::Builder::new();
+            builder.prefix("rfleet-test-");
+            builder
+        };
+        let directory = builder().tempdir_in(memory).or_else(|_| builder().tempdir()).expect("a temporary directory");
+        let scratch = Self { directory, mounts: std::cell::RefCell::default() };
+        scratch.dir("home");
+        scratch.dir("tmp");
+        scratch
+    }
+
+    pub fn root(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// A path below, created as a directory.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// An executable /bin/sh script.
+    pub fn script(&self, name: &str, body: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.write(name, format!("#!/bin/sh\n{body}\n"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    /// Gives `command` this place's environment and nothing of the caller's.
+    pub fn hermetic(&self, command: &mut Command) {
+        command.env_clear();
+        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".into());
+        command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+        command.env("HOME", self.path("home")).env("TMPDIR", self.path("tmp"));
+        command.env("LANG", "C.UTF-8").env("USER", current_user()).env("LOGNAME", current_user());
+        command.env(process::MARKER, self.root());
+    }
+
+    /// A tmpfs of `options` (as for `mount -o`) at `name`; unmounted at the end. Needs root.
+    pub fn mount_tmpfs(&self, name: &str, options: &str) -> PathBuf {
+        let at = self.dir(name);
+        self.mount(&["-t", "tmpfs", "-o", options, "tmpfs"], &at);
+        at
+    }
+
+    /// A read-only view of `of` at `name`; unmounted at the end. Needs root.
+    pub fn mount_read_only(&self, of: &Path, name: &str) -> PathBuf {
+        let at = self.dir(name);
+        let of = of.to_str().unwrap();
+        self.mount(&["--bind", of], &at);
+        run_or_panic(Command::new("mount").args(["-o", "remount,bind,ro"]).arg(&at));
+        at
+    }
+
+    fn mount(&self, arguments: &[&str], at: &Path) {
+        assert!(rustix::process::geteuid().is_root(), "this story mounts a filesystem and needs root: run it as root");
+        run_or_panic(Command::new("mount").args(arguments).arg(at));
+        self.mounts.borrow_mut().push(at.to_owned());
+    }
+
+    /// Processes that commands of this place started and that are still there, the sshds of the test apart.
+    pub fn leftovers(&self) -> Vec<String> {
+        process::marked(self.root()).into_iter().map(process::describe).collect()
+    }
+
+    /// Asserts that every process started here (sshd and its sessions are not counted) ends by itself.
+    pub fn assert_no_leftovers(&self) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "processes stay behind:\n{}", left.join("\n"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for pid in process::marked(self.root()) {
+            process::kill(pid);
+        }
+        for at in self.mounts.borrow().iter().rev() {
+            let _ = Command::new("umount").arg("-l").arg(at).status();
+        }
+        if std::thread::panicking() && std::env::var_os("RFLEET_TEST_KEEP").is_some() {
+            eprintln!("kept: {}", self.root().display());
+            self.directory.disable_cleanup(true);
+        }
+    }
+}
+
+/// The name of the user that runs the tests.
+pub fn current_user() -> String {
+    let uid = nix::unistd::Uid::effective();
+    nix::unistd::User::from_uid(uid).unwrap().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs a tool of the test and returns its standard output.
+pub fn run_or_panic(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}; tests/run installs it"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,146 @@
+//! A tree whose content tells its own version, and a reader that checks it while pushes run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use super::rng::Rng;
+use super::tree::set_time;
+
+/// The lines of a versioned file are this long, so that a delta has blocks to match.
+const LINE: usize = 512;
+
+/// How many lines file `id` has in version `version`: it grows and shrinks with the version.
+fn lines(id: u64, version: u64) -> u64 {
+    let base = [1, 3, 9, 40, 150, 700, 2_600][usize::try_from(id % 7).unwrap()];
+    base + (version * 7 + id) % (base / 2 + 2)
+}
+
+/// One line: its version, and bytes that stay the same from version to version.
+fn line(id: u64, version: u64, number: u64) -> Vec<u8> {
+    let mut line = format!("v={version:08} id={id:04} line={number:06} ").into_bytes();
+    let mut rng = Rng::new(id * 1_000_003 + number);
+    line.extend_from_slice(&rng.bytes(LINE - line.len()));
+    line
+}
+
+/// The whole content of file `id` in `version`.
+pub fn content(id: u64, version: u64) -> Vec<u8> {
+    let count = lines(id, version);
+    let mut all = format!("head v={version:08} id={id:04} lines={count:06}\n").into_bytes();
+    for number in 0..count {
+        // One line in four carries its version; the others are the basis of a delta.
+        all.extend(line(id, if number % 4 == 0 { version } else { 0 }, number));
+    }
+    all
+}
+
+/// The version of `bytes`, or what is torn about them.
+pub fn check(bytes: &[u8]) -> Result<u64, String> {
+    let head = bytes.get(..36).and_then(|h| std::str::from_utf8(h).ok()).ok_or("no head: the file is cut")?;
+    let field = |name: &str| -> Result<u64, String> {
+        let from = head.find(name).ok_or_else(|| format!("head {head:?}"))? + name.len();
+        head[from..].split_whitespace().next().unwrap_or("").parse().map_err(|_| format!("head {head:?}"))
+    };
+    let (version, id) = (field("v=")?, field("id=")?);
+    if bytes == content(id, version) {
+        Ok(version)
+    } else {
+        Err(format!("a mixture that says it is version {version} of file {id}, {} bytes", bytes.len()))
+    }
+}
+
+/// Writes version `version` of a tree of `count` files into `root`, with directories and links that come and go.
+pub fn write(root: &Path, count: u64, version: u64) {
+    for id in 0..count {
+        let dir = root.join(format!("d{}", id % 5));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join(format!("f{id}"));
+        // A few files stay as they are for several versions.
+        if id % 6 == 5 && version % 4 != 1 {
+            continue;
+        }
+        fs::write(&path, content(id, version)).unwrap();
+        set_time(&path, (1_600_000_000 + i64::try_from(version * 10).unwrap(), i64::try_from(id).unwrap()));
+    }
+    change_shapes(root, version);
+}
+
+fn change_shapes(root: &Path, version: u64) {
+    let flip = root.join("flip");
+    if fs::symlink_metadata(&flip).is_ok_and(|m| m.is_dir()) {
+        fs::remove_dir_all(&flip).unwrap();
+    } else {
+        let _ = fs::remove_file(&flip);
+    }
+    match version % 3 {
+        0 => fs::write(&flip, content(999, version)).unwrap(),
+        1 => {
+            fs::create_dir_all(flip.join("in/deep")).unwrap();
+            fs::write(flip.join("in/deep/file"), content(998, version)).unwrap();
+        }
+        _ => std::os::unix::fs::symlink(format!("to-{version}"), &flip).unwrap(),
+    }
+    let came = root.join(format!("only-{version}"));
+    fs::create_dir_all(&came).unwrap();
+    fs::write(came.join("file"), content(997, version)).unwrap();
+    fs::hard_link(came.join("file"), came.join("hard")).unwrap();
+    let _ = fs::remove_dir_all(root.join(format!("only-{}", version.wrapping_sub(1))));
+}
+
+/// Reads the files of a copy in a loop; each must be one whole version.
+pub struct Reader {
+    stop: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
+    thread: Option<JoinHandle<Vec<String>>>,
+}
+
+impl Reader {
+    /// Watches the files that [`write`] makes, below each of `roots`.
+    pub fn watch(roots: Vec<PathBuf>, count: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let reads = Arc::new(AtomicU64::new(0));
+        let (ended, counted) = (stop.clone(), reads.clone());
+        let thread = std::thread::spawn(move || {
+            let mut torn = Vec::new();
+            let mut last = vec![0; roots.len() * usize::try_from(count).unwrap()];
+            let mut rng = Rng::new(1);
+            while !ended.load(Ordering::Relaxed) && torn.len() < 10 {
+                let pick = rng.below(last.len());
+                let id = u64::try_from(pick).unwrap() % count;
+                let root = &roots[pick / usize::try_from(count).unwrap()];
+                let path = root.join(format!("d{}/f{id}", id % 5));
+                if let Ok(bytes) = fs::read(&path) {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    match check(&bytes) {
+                        Ok(version) if version >= last[pick] => last[pick] = version,
+                        Ok(version) => torn.push(format!("{}: back from {} to {version}", path.display(), last[pick])),
+                        Err(what) => torn.push(format!("{}: {what}", path.display())),
+                    }
+                } else if last[pick] > 0 {
+                    torn.push(format!("{}: gone for a moment", path.display()));
+                }
+                // Leaves the machine's two cores to what is tested.
+                std::thread::sleep(std::time::Duration::from_micros(300));
+            }
+            torn
+        });
+        Self { stop, reads, thread: Some(thread) }
+    }
+
+    /// Ends the loop and panics with what was torn; returns how many files were read whole.
+    pub fn finish(mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let torn = self.thread.take().unwrap().join().unwrap();
+        assert!(torn.is_empty(), "a reader saw:\n{}", torn.join("\n"));
+        self.reads.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
