@@ -80,8 +80,8 @@ const MODULES: &[Module] = &[
     },
     Module {
         name: "config",
-        may_use: &["model", "plan"],
-        why: "what the file says, as values of its own; plan only for the type of the deletion limit",
+        may_use: &["model"],
+        why: "what the file says, as values of its own; cli turns them into the options of the others",
     },
     Module {
         name: "cli",
@@ -99,8 +99,7 @@ const MODULES: &[Module] = &[
             "receive",
             "config",
         ],
-        why: "the only place that knows everything: it turns a command line and a configuration into the options of \
-              the others",
+        why: "the only place that knows everything, and the only one that prints",
     },
 ];
 
