@@ -121,7 +121,7 @@ const OUTSIDE: &[Outside] = &[
         why: "model, plan, delta and wire are pure, push works through tree and payload",
     },
     Outside {
-        paths: &["std::process", "tokio::process", "openssh"],
+        paths: &["std::process::Command", "tokio::process", "openssh"],
         only: &["transport", "cli"],
         why: "programs are started in one place, without a shell",
     },
@@ -242,6 +242,23 @@ fn the_reader_of_code_sees_what_matters() {
         .iter()
         .collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn the_tests_that_the_security_page_names_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(top.join("docs/security.md")).expect("the page is there");
+    let mut files = Vec::new();
+    collect(&top.join("src"), &mut files);
+    collect(&top.join("tests"), &mut files);
+    let code: String = files.iter().map(|file| fs::read_to_string(file).expect("a source is readable")).collect();
+    // The last column of each table row that has a test's name in it.
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.rsplit(" | ").next());
+    let named = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|name| name.matches('_').count() > 1);
+    let named: Vec<&str> = named.collect();
+    assert!(named.len() > 30, "the page names {} tests", named.len());
+    let missing: Vec<&&str> = named.iter().filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "docs/security.md names tests that do not exist: {missing:?}");
 }
 
 /// Why `one` is not allowed in `module`; `None` if it is.
