@@ -5,6 +5,8 @@
 //! A difference here is a change of the format. It needs a new protocol number and a new golden
 //! file beside this one, not new bytes in the old one.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
 use std::path::{Path, PathBuf};
