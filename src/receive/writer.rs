@@ -154,6 +154,7 @@ impl<'a> Writer<'a> {
             staged.file().write_all(content)?;
             staged.seal(&local)
         });
+        self.bytes_done += content.len() as u64;
         self.staged(path, staged, content.len() as u64)
     }
 
@@ -208,6 +209,10 @@ impl<'a> Writer<'a> {
             }
             Op::Copy { offset, len } => target.copy(offset, len, &mut self.buffer),
         };
+        self.bytes_done += match op {
+            Op::Literal(content) => content.len() as u64,
+            Op::Copy { len, .. } => len,
+        };
         match written {
             Ok(()) => Ok(()),
             Err(error) => self.fail_open(error),
@@ -251,7 +256,6 @@ impl<'a> Writer<'a> {
 
     fn staged(&mut self, path: RelPath, staged: io::Result<Staged>, bytes: u64) -> Result<(), WriteError> {
         self.files_done += 1;
-        self.bytes_done += bytes;
         match staged {
             Ok(staged) => {
                 self.owners_denied += u64::from(staged.owner_denied);
