@@ -330,7 +330,7 @@ impl Filter for Excludes {
     }
 }
 
-fn excludes<'a>(patterns: impl Iterator<Item = &'a String>) -> Result<Option<Arc<dyn Filter + Send>>, Exit> {
+pub(super) fn excludes<'a>(patterns: impl Iterator<Item = &'a String>) -> Result<Option<Arc<dyn Filter + Send>>, Exit> {
     let mut builder = GitignoreBuilder::new("");
     let mut any = false;
     for pattern in patterns {

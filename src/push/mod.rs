@@ -10,6 +10,7 @@ mod endpoint;
 mod fanout;
 mod inventory;
 mod limit;
+mod probe;
 mod rendezvous;
 mod report;
 mod session;
@@ -24,8 +25,10 @@ use std::time::Duration;
 pub use endpoint::{Endpoint, Reach};
 pub use fanout::push_root;
 pub use limit::Limiter;
+pub use probe::{Probe, ProbeError, ProbeRequest, probe};
 pub use rendezvous::GuardSettings;
 pub use report::{HostReport, HostState, RootReport};
+pub use source::check_require;
 
 use crate::model::Term;
 use crate::observe::Monitor;

@@ -5,7 +5,7 @@
 //! not mean waiting for the sick: see [`patience`]. A host that comes later is guarded alone and takes
 //! part in the bundles whose content it needs whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,7 +198,8 @@ impl Room {
         }
         let mut readers: Vec<Vec<LogReader>> = waiting.iter().map(|_| Vec::new()).collect();
         if !self.agenda.dry_run {
-            let needs = self.join_bundles(&waiting, &mut readers);
+            let mut needs = needs(&waiting);
+            needs.iter_mut().for_each(|need| self.join_bundles(need, &mut readers));
             self.make_bundles(&waiting, needs, &mut readers);
         }
         for ((_, brought), readers) in waiting.into_iter().zip(readers) {
@@ -206,51 +207,26 @@ impl Room {
         }
     }
 
-    /// Gives each host the bundles of which it needs everything; returns what else it needs.
-    fn join_bundles(&self, waiting: &[(usize, Brought)], readers: &mut [Vec<LogReader>]) -> Vec<HashSet<Item>> {
-        let mut needs = Vec::new();
-        for ((_, brought), readers) in waiting.iter().zip(readers) {
-            let files = brought.plan.files.iter().map(|file| Item { entry: file.step.entry, basis: file.basis });
-            let mut need: HashSet<Item> = files.collect();
-            for bundle in &self.bundles {
-                if bundle.items.iter().all(|item| need.contains(item)) {
-                    for item in bundle.items.iter() {
-                        need.remove(item);
-                    }
-                    readers.push(bundle.log.reader());
-                }
-            }
-            needs.push(need);
+    /// Gives the hosts of `need` the bundles of which they need everything; what else they need remains.
+    fn join_bundles(&self, need: &mut Need, readers: &mut [Vec<LogReader>]) {
+        if self.bundles.is_empty() {
+            return;
         }
-        needs
+        let mut left: HashSet<Item> = need.items.iter().copied().collect();
+        for bundle in self.bundles.iter().filter(|bundle| !bundle.items.is_empty()) {
+            if bundle.items.iter().all(|item| left.contains(item)) {
+                bundle.items.iter().for_each(|item| {
+                    left.remove(item);
+                });
+                need.places.iter().for_each(|place| readers[*place].push(bundle.log.reader()));
+            }
+        }
+        need.items.retain(|item| left.contains(item));
     }
 
     /// Bundles what is needed by the same hosts, and starts encoding it.
-    fn make_bundles(
-        &mut self,
-        waiting: &[(usize, Brought)],
-        needs: Vec<HashSet<Item>>,
-        readers: &mut [Vec<LogReader>],
-    ) {
-        let mut by_hosts: HashMap<Vec<usize>, Vec<Item>> = HashMap::new();
-        if needs.windows(2).all(|pair| pair[0] == pair[1]) {
-            // By far the most frequent case, and the largest.
-            if let Some(all) = needs.into_iter().next().filter(|all| !all.is_empty()) {
-                by_hosts.insert((0..waiting.len()).collect(), all.into_iter().collect());
-            }
-        } else {
-            let mut hosts_of: HashMap<Item, Vec<usize>> = HashMap::new();
-            for (place, need) in needs.into_iter().enumerate() {
-                need.into_iter().for_each(|item| hosts_of.entry(item).or_default().push(place));
-            }
-            for (item, hosts) in hosts_of {
-                by_hosts.entry(hosts).or_default().push(item);
-            }
-        }
-        let mut groups: Vec<_> = by_hosts.into_iter().collect();
-        groups.sort_by_key(|(hosts, _)| hosts.clone());
-        for (places, mut items) in groups {
-            items.sort_by_key(|item| item.entry);
+    fn make_bundles(&mut self, waiting: &[(usize, Brought)], needs: Vec<Need>, readers: &mut [Vec<LogReader>]) {
+        for Need { items, places } in by_hosts(needs) {
             let bundle = Bundle { items: Arc::new(items), log: Log::new() };
             for place in &places {
                 readers[*place].push(bundle.log.reader());
@@ -295,6 +271,48 @@ impl Drop for Ender {
     fn drop(&mut self) {
         self.0.end();
     }
+}
+
+/// Content, and the places (among those who wait) of the hosts that need all of it.
+struct Need {
+    /// In the order of the listing.
+    items: Vec<Item>,
+    places: Vec<usize>,
+}
+
+/// What each host needs; hosts that need the same, by far the most frequent case, share one.
+fn needs(waiting: &[(usize, Brought)]) -> Vec<Need> {
+    let mut needs: Vec<Need> = Vec::new();
+    for (place, (_, brought)) in waiting.iter().enumerate() {
+        let files = brought.plan.files.iter();
+        let items: Vec<Item> = files.map(|file| Item { entry: file.step.entry, basis: file.basis }).collect();
+        match needs.iter_mut().find(|need| need.items == items) {
+            Some(need) => need.places.push(place),
+            None => needs.push(Need { items, places: vec![place] }),
+        }
+    }
+    needs
+}
+
+/// Cuts needs that overlap so that each item is in one of them only.
+fn by_hosts(needs: Vec<Need>) -> Vec<Need> {
+    let mut needs: Vec<Need> = needs.into_iter().filter(|need| !need.items.is_empty()).collect();
+    if needs.len() < 2 {
+        return needs;
+    }
+    let mut places_of: HashMap<Item, Vec<usize>> = HashMap::new();
+    for need in needs.drain(..) {
+        need.items.into_iter().for_each(|item| places_of.entry(item).or_default().extend(&need.places));
+    }
+    let mut groups: BTreeMap<Vec<usize>, Vec<Item>> = BTreeMap::new();
+    for (item, places) in places_of {
+        groups.entry(places).or_default().push(item);
+    }
+    let sorted = groups.into_iter().map(|(places, mut items)| {
+        items.sort_by_key(|item| item.entry);
+        Need { items, places }
+    });
+    sorted.collect()
 }
 
 fn spawn_encoder(job: EncodeJob, log: &Arc<Log>) -> tokio::task::JoinHandle<()> {

@@ -247,7 +247,7 @@ impl Session<'_> {
 }
 
 /// Puts what a shell, a missing program or a stranger did into words.
-fn explain(
+pub(super) fn explain(
     error: &ChannelError,
     exit: Exit,
     said: Option<String>,

@@ -70,7 +70,11 @@ pub(super) fn open(job: &RootJob) -> Result<Arc<Root>, GuardRefusal> {
     Ok(Arc::new(root))
 }
 
-fn check_require(root: &Root, require: &Path) -> Result<(), String> {
+/// Looks for the file that proves that `root` is mounted.
+///
+/// # Errors
+/// What is the matter with it, to follow its name: "does not exist".
+pub fn check_require(root: &Root, require: &Path) -> Result<(), String> {
     use std::os::unix::ffi::OsStrExt;
     // The file may carry the reserved prefix as part of a longer name, as `.rfleet-root` does.
     let path = RelPath::new(require.as_os_str().as_bytes()).map_err(|error| format!("is no usable name: {error}"))?;

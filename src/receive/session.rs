@@ -217,7 +217,9 @@ impl Session<'_> {
     }
 
     fn welcome(&self, hello: &Hello, found: &Found, fidelity: Fidelity) -> Result<(), End> {
-        let free = found.root.as_ref().and_then(|root| root.free().ok());
+        // A root that does not exist yet is judged by the directory that it would be made in.
+        let place = found.root.clone().or_else(|| Root::open_parent(&found.path).ok());
+        let free = place.as_ref().and_then(|place| place.free().ok());
         let welcome = Welcome {
             protocol: choose_protocol(hello.protocol_min, hello.protocol_max).unwrap_or_default(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
@@ -226,6 +228,7 @@ impl Session<'_> {
             state: found.state.clone(),
             free_bytes: free.as_ref().map_or(u64::MAX, |free| free.bytes),
             free_inodes: free.as_ref().and_then(|free| free.inodes),
+            writable: place.as_ref().is_some_and(Root::is_writable),
             notes: Vec::new(),
         };
         Ok(self.link.send(&ToPrimary::Welcome(welcome))?)

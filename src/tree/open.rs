@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, Mode};
+use rustix::fs::{self, AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use thiserror::Error;
@@ -76,16 +76,38 @@ impl Root {
             opened => return opened,
         }
         let name = path.file_name().ok_or_else(|| RootError::Missing(path.to_owned()))?;
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let dir = Walk::new(parent)?.finish()?;
+        let dir = Walk::new(parent_of(path))?.finish()?;
         match fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
             // EEXIST: another process was faster, or it is a link that leads nowhere; the open tells.
             Ok(()) | Err(Errno::EXIST) => Root::open(path),
             Err(errno) => Err(io_error(path, errno)),
         }
+    }
+
+    /// Opens the directory in which [`Root::open_or_create`] would make `path`.
+    ///
+    /// # Errors
+    /// [`RootError`] says what is in the way.
+    pub fn open_parent(path: &Path) -> Result<Root, RootError> {
+        Root::open(parent_of(path))
+    }
+
+    /// Whether the effective user may make and remove entries directly in this directory. Changes nothing.
+    pub fn is_writable(&self) -> bool {
+        let access = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
+        match fs::accessat(self.fd(), c".", access, AtFlags::EACCESS) {
+            // What seccomp filters answer for calls that they do not know. Without the flag an older call
+            // answers for the real user, who is the effective one unless the program is setuid.
+            Err(Errno::NOSYS | Errno::PERM) => fs::accessat(self.fd(), c".", access, AtFlags::empty()).is_ok(),
+            answer => answer.is_ok(),
+        }
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 

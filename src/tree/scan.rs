@@ -565,22 +565,6 @@ mod tests {
         assert!(report.unreadable.is_empty());
     }
 
-    /// Run with `RFLEET_SCAN=DIR cargo test --release -- --ignored --nocapture time_of_a_scan`.
-    #[test]
-    #[ignore = "a measurement, not a check"]
-    fn time_of_a_scan() {
-        let place = std::env::var_os("RFLEET_SCAN").unwrap();
-        let root = Root::open(place.as_ref()).unwrap();
-        for _ in 0..5 {
-            let start = std::time::Instant::now();
-            let report = scan(&root, &ScanOptions::default(), &SystemOwners::new(), &mut |_| Ok(())).unwrap();
-            let scanned = start.elapsed();
-            let start = std::time::Instant::now();
-            bare(&root.dir(&RelPath::root()).unwrap(), &mut vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES]);
-            println!("{} entries in {scanned:?}, bare walk {:?}", report.entries, start.elapsed());
-        }
-    }
-
     /// The least that any walk does.
     fn bare(dir: &Dir, buffer: &mut [MaybeUninit<u8>]) {
         let mut below = Vec::new();

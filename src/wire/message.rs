@@ -73,10 +73,13 @@ pub struct Welcome {
     pub allow_delete: bool,
     /// What an earlier push recorded.
     pub state: Option<RootState>,
-    /// Room for content.
+    /// Room for content, in bytes; the largest number if it is not known.
     pub free_bytes: u64,
     /// Room for entries; `None` where the filesystem has no limit.
     pub free_inodes: Option<u64>,
+    /// Whether the receiver may change the root's directory; for a root that does not exist, the directory
+    /// that it would be made in.
+    pub writable: bool,
     /// Something an operator should know, said once.
     pub notes: Vec<String>,
 }
