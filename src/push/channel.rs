@@ -63,6 +63,8 @@ pub(super) struct Shared {
     heard_ms: AtomicU64,
     pub(super) sent_bytes: AtomicU64,
     pub(super) received_bytes: AtomicU64,
+    /// Messages that were understood.
+    pub(super) messages: AtomicU64,
 }
 
 impl Shared {
@@ -93,6 +95,7 @@ impl Channel {
             heard_ms: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
         });
         let (outgoing, to_write) = mpsc::channel(OUTGOING_FRAMES);
         let (to_read, incoming) = mpsc::channel(INCOMING_MESSAGES);
@@ -159,6 +162,7 @@ impl Channel {
         writer.abort();
         reader.abort();
         let exit = peer.wait(EXIT_GRACE).await;
+        errors.complete().await;
         (exit, errors.last_line())
     }
 }
@@ -248,5 +252,7 @@ async fn read_message(
         return Err(WireError::Io(std::io::ErrorKind::UnexpectedEof.into()));
     }
     shared.received_bytes.fetch_add((HEADER_BYTES + body.len()) as u64, Ordering::Relaxed);
-    decode(&body).map(Some)
+    let message = decode(&body)?;
+    shared.messages.fetch_add(1, Ordering::Relaxed);
+    Ok(Some(message))
 }

@@ -17,7 +17,7 @@ use super::link::{PrimaryLink, standard_streams};
 use super::policy::{Durability, OwnerPolicy, Policy, Roots};
 use super::writer::{WriteError, Writer};
 use super::{owners, signature, state};
-use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, RelPath, Sequence, Term};
+use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, Problem, RelPath, Sequence, Term};
 use crate::tree::{Root, RootError, StageError, Staging, SystemOwners, read_state};
 use crate::wire::{
     Begin, BlockReader, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome, WireError,
@@ -184,16 +184,6 @@ impl Session<'_> {
             staging.finish(bytes.is_some()).map_err(|error| bad(&error))?;
         }
         let (Some(fleet), Some(state)) = (&hello.fleet, state) else { return Ok(None) };
-        if (state.fleet != *fleet || state.root != hello.root) && !hello.adopt {
-            let message = format!(
-                "{} belongs to root {} of fleet {}, not to {} of {fleet}; if it is to be taken over, say --adopt once",
-                path.display(),
-                state.root.escape_debug(),
-                state.fleet.escape_debug(),
-                hello.root
-            );
-            return Err(refuse(RefusalKind::OtherFleet, message));
-        }
         let other_primary = state.term == hello.term && state.term != Term(0) && state.primary != hello.primary;
         if state.fleet == *fleet && (state.term > hello.term || other_primary) {
             let message = format!(
@@ -213,7 +203,8 @@ impl Session<'_> {
 
     fn fidelity(&self) -> Fidelity {
         let owner = self.privileged() && matches!(self.policy.owner, OwnerPolicy::Preserve | OwnerPolicy::Numeric);
-        Fidelity { owner, setuid: self.policy.setuid }
+        // setuid would lend the rights of whoever owns the file here instead of its owner's at home.
+        Fidelity { owner, setuid: self.policy.setuid && self.privileged() }
     }
 
     fn welcome(&self, hello: &Hello, found: &Found, fidelity: Fidelity) -> Result<(), End> {
@@ -270,7 +261,18 @@ impl Session<'_> {
         check_room(&root, &begin, &path)?;
         let staging = Staging::open(&root).map_err(|error| stage_refusal(&path, &error))?;
         let kept = staging.read_state().is_ok_and(|state| state.is_some());
-        if let (Some(fleet), None) = (&hello.fleet, &recorded) {
+        let is_own = |fleet: &str, state: &RootState| state.fleet == fleet && state.root == hello.root;
+        if let (Some(fleet), Some(state)) = (&hello.fleet, &recorded)
+            && !is_own(fleet, state)
+            && !hello.adopt
+        {
+            // The primary's guard has refused this already, if it is honest.
+            let message = format!("{} belongs to fleet {}", path.display(), state.fleet.escape_debug());
+            return Err(refuse(RefusalKind::OtherFleet, message));
+        }
+        if let Some(fleet) =
+            hello.fleet.as_ref().filter(|fleet| !recorded.as_ref().is_some_and(|state| is_own(fleet, state)))
+        {
             // From here on the root is this fleet's, also if this push does not come to its end.
             let claim = record(hello, fleet, Sequence(0));
             staging
@@ -363,7 +365,10 @@ impl Session<'_> {
         staging.finish(keep_state).map_err(WriteError::Failed)?;
         if let Some(local) = root_local {
             // Last of all: taking `.rfleet` away has changed the time.
-            applier.set_meta(&RelPath::root(), &Kind::Directory, &local).map_err(WriteError::Failed)?;
+            if let Err(error) = applier.set_meta(&RelPath::root(), &Kind::Directory, &local) {
+                let kind = crate::tree::problem_kind(&error);
+                outcome.problems.push(Problem::new(RelPath::root(), kind, error.to_string()));
+            }
             if self.policy.durability == Durability::Commit {
                 applier.sync().map_err(WriteError::Failed)?;
             }
