@@ -27,6 +27,9 @@ use crate::wire::{
 /// How often the primary is told how far we are.
 const PROGRESS: Duration = Duration::from_millis(100);
 
+/// Paths in one message: 500 of the longest fit into a frame.
+const RESEND_PATHS: usize = 500;
+
 /// Room that is left for others on the filesystem.
 const SPARE_BYTES: u64 = 1 << 20;
 
@@ -126,7 +129,8 @@ impl Session<'_> {
         let found = self.open_root(roots, &hello)?;
         let fidelity = self.fidelity();
         self.welcome(&hello, &found, fidelity)?;
-        let listed = Listed::of(found.root.as_ref(), fidelity, hello.checksum, &self.owners).map_err(|error| {
+        let root = found.root.as_ref();
+        let listed = Listed::of(root, fidelity, hello.checksum, &self.owners, &self.link.output).map_err(|error| {
             refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
         })?;
         self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
@@ -281,6 +285,10 @@ impl Session<'_> {
         }
         let mut writer = Writer::new(&root, staging, self.policy, fidelity, self.map_owners(&begin.names));
         writer.deletions_left = begin.deletions;
+        if !self.privileged() {
+            let own = geteuid().as_raw();
+            writer.foreign_users = owners::foreign_users(&begin.names, &self.policy.owner, &self.owners, own);
+        }
         let mut root_meta = None;
         let finish = self.take_changes(&mut writer, &mut root_meta).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || kept;
@@ -326,14 +334,25 @@ impl Session<'_> {
                     }
                 }
                 ToReceiver::EndOfContent => {
-                    let paths = writer.end_of_content()?;
-                    self.link.send(&ToPrimary::Resend { paths }).map_err(End::Wire)?;
+                    self.send_resend(&writer.end_of_content()?).map_err(End::Wire)?;
                 }
                 ToReceiver::Finish { sequence, record } => {
                     writer.commit_batch()?;
                     return Ok((sequence, record));
                 }
                 _ => return Err(misplaced("a question in the middle of changes").into()),
+            }
+        }
+    }
+
+    /// Says what is to be sent again.
+    fn send_resend(&self, mut paths: &[RelPath]) -> Result<(), WireError> {
+        loop {
+            let (part, rest) = paths.split_at(paths.len().min(RESEND_PATHS));
+            paths = rest;
+            self.link.send(&ToPrimary::Resend { paths: part.to_vec(), last: paths.is_empty() })?;
+            if paths.is_empty() {
+                return Ok(());
             }
         }
     }
