@@ -172,7 +172,7 @@ fn a_full_disk_is_named_and_the_old_copy_stays() {
         tree = tree.file(format!("photos/{n}"), rng.bytes(150_000));
     }
     tree.create(&source);
-    Tree::new().file("page", "old").file("photos/3", "old photo").create(&sick);
+    Tree::new().file("page", "older").file("photos/3", "old photo").create(&sick);
     let before = Snapshot::take(&sick);
     let outcome = Push::adhoc(&scratch, &source, &[&good, &sick]).run();
     outcome.assert_code(3);
@@ -193,7 +193,7 @@ fn a_disk_out_of_inodes_is_named_and_the_old_copy_stays() {
         tree = tree.file(format!("notes/{n}"), format!("note {n}"));
     }
     tree.create(&source);
-    Tree::new().file("page", "old").create(&sick);
+    Tree::new().file("page", "older").create(&sick);
     let before = Snapshot::take(&sick);
     let outcome = Push::adhoc(&scratch, &source, &[&sick]).run();
     outcome.assert_code(3);
@@ -208,7 +208,7 @@ fn a_read_only_root_is_named_and_untouched() {
     let scratch = Scratch::new();
     let (source, good, below) = (scratch.path("source"), scratch.path("good"), scratch.path("below"));
     Tree::new().file("a", "new").create(&source);
-    Tree::new().file("a", "old").create(&below);
+    Tree::new().file("a", "older").create(&below);
     let sick = scratch.mount_read_only(&below, "sick");
     let before = Snapshot::take(&sick);
     let outcome = Push::adhoc(&scratch, &source, &[&good, &sick]).run();
@@ -231,12 +231,12 @@ fn an_unchanged_read_only_root_is_no_error() {
 
 /// A configuration or a command line that cannot be right: exit 2, one line that names the word.
 #[rstest]
-#[case::key("version = 1\nfleet = \"x\"\n[push]\nintervall = \"5s\"\n", &["intervall", "interval"])]
+#[case::key("version = 1\nfleet = \"x\"\n[[root]]\nname = \"a\"\npath = \"/a\"\n[push]\nintervall = \"5s\"\n", &["intervall", "interval"])]
 #[case::section("version = 1\nfleet = \"x\"\n[pusch]\nevents = true\n", &["pusch", "push"])]
 #[case::root_key("version = 1\nfleet = \"x\"\n[[root]]\nname = \"a\"\npath = \"/a\"\nexlude = []\n", &["exlude", "exclude"])]
-#[case::duration("version = 1\nfleet = \"x\"\n[push]\ninterval = \"5 parsecs\"\n", &["interval", "parsecs"])]
+#[case::duration("version = 1\nfleet = \"x\"\n[[root]]\nname = \"a\"\npath = \"/a\"\n[push]\ninterval = \"5 parsecs\"\n", &["interval", "parsecs"])]
 #[case::syntax("version = 1\nfleet = \n", &["rfleet.toml", "2"])]
-#[case::kind("version = 1\nfleet = \"x\"\n[push]\nparallel = \"many\"\n", &["parallel"])]
+#[case::kind("version = 1\nfleet = \"x\"\n[[root]]\nname = \"a\"\npath = \"/a\"\n[push]\nparallel = \"many\"\n", &["parallel"])]
 #[case::version("version = 9\nfleet = \"x\"\n", &["version", "9"])]
 fn a_bad_configuration_is_exit_2_and_names_the_key(#[case] text: &str, #[case] words: &[&str]) {
     let scratch = Scratch::new();

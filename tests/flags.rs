@@ -96,7 +96,7 @@ fn itemized_lines_are_rsyncs() {
             "no line {start}...{end} in {changes:#?}"
         );
     };
-    has("<fcst", " edited");
+    has("<f.st", " edited");
     has(".f", " chmodded");
     has("cd+++++++++", " new dir/");
     has("<f+++++++++", " new dir/file");
@@ -131,7 +131,7 @@ fn without_delete_what_is_only_there_stays() {
     let scratch = Scratch::new();
     let (source, copy) = places(&scratch);
     Tree::new().file("a", "new").file("d/b", "new").create(&source);
-    Tree::new().file("a", "old").file("extra", "kept").file("d/extra", "kept").file("x/y/z", "kept").create(&copy);
+    Tree::new().file("a", "older").file("extra", "kept").file("d/extra", "kept").file("x/y/z", "kept").create(&copy);
     Push::adhoc(&scratch, &source, &[&copy]).ok();
     for kept in ["extra", "d/extra", "x/y/z"] {
         assert_eq!(fs::read(copy.join(kept)).unwrap(), b"kept");

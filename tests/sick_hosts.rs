@@ -152,7 +152,7 @@ fn commands_that_hang_end_or_are_missing_are_named_and_the_others_done() {
         .root("www", &source, "delete = true")
         .hosts(&["good", "sleeps", "ends", "missing", "closes"])
         .host_command("good", &[bin, "receive"], "www", &copy("good"))
-        .host_command("sleeps", &["sleep", "1000"], "www", &copy("sleeps"))
+        .host_command("sleeps", &["sh", "-c", "sleep 1000"], "www", &copy("sleeps"))
         .host_command("ends", &["sh", "-c", "echo kaput >&2; exit 7"], "www", &copy("ends"))
         .host_command("missing", &["/nonexistent/rfleet", "receive"], "www", &copy("missing"))
         .host_command("closes", &["sh", "-c", "exec >&- <&-; sleep 1000"], "www", &copy("closes"))

@@ -1,6 +1,7 @@
 //! The command line: one file per command. The only place that reads the configuration file, the
 //! environment and the wall clock, and the only one that prints.
 
+mod check;
 mod destination;
 mod fleet;
 mod hosts;
@@ -87,7 +88,7 @@ enum Command {
 
 #[derive(Args)]
 struct CheckArgs {
-    /// One JSON document
+    /// One JSON array
     #[arg(long)]
     json: bool,
 }
@@ -100,14 +101,10 @@ pub fn main() -> u8 {
         Command::Push(args) => push::run(&cli.global, args),
         Command::Receive(args) => receive::run(&cli.global, args),
         Command::Verify(args) => verify::run(&cli.global, args),
-        Command::Check(args) => check_command(&cli.global, args),
+        Command::Check(args) => check::run(&cli.global, args),
         Command::Hosts(args) => hosts::run(&cli.global, args),
     };
     exit as u8
-}
-
-fn check_command(_global: &Global, _args: &CheckArgs) -> Exit {
-    Exit::Failed
 }
 
 /// Prints an error as one line.

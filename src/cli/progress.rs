@@ -5,12 +5,16 @@
 //! nobody, and drawing costs the same however often something is reported.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use indicatif::{BinaryBytes, HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    BinaryBytes, HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState,
+    ProgressStyle,
+};
 
 use super::render::shown;
 use crate::observe::{Monitor, Phase};
@@ -27,7 +31,11 @@ const TICK: Duration = Duration::from_millis(100);
 /// Drawings a second that indicatif lets through: above our own rate, so that it drops none of them.
 const DRAW_HZ: u8 = 20;
 
-const BAR: &str = "{prefix}  {wide_bar} {binary_bytes}/{binary_total_bytes}  {msg}  {binary_bytes_per_sec}  {eta} left";
+/// Beyond this, what looks like an estimate says only that little was sent yet.
+const LONGEST_LEFT: Duration = Duration::from_secs(4 * 24 * 60 * 60);
+
+const BAR: &str =
+    "{prefix}  {wide_bar} {binary_bytes}/{binary_total_bytes}  {msg}  {binary_bytes_per_sec}  {time_left}";
 const WORDS: &str = "{prefix}  {wide_msg}";
 const SPINNER: &str = "{spinner} {wide_msg}";
 
@@ -36,6 +44,7 @@ pub struct Bars(Option<Drawn>);
 
 struct Drawn {
     shared: Arc<Shared>,
+    #[allow(dead_code)]
     multi: MultiProgress,
     painter: Mutex<Option<JoinHandle<()>>>,
 }
@@ -65,11 +74,6 @@ impl Bars {
         Bars(spawned.ok().map(|painter| Drawn { shared, multi, painter: Mutex::new(Some(painter)) }))
     }
 
-    /// Whether something is drawn.
-    pub fn is_shown(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Takes the bars away for good, so that what comes next stands alone.
     pub fn finish(&self) {
         let Some(drawn) = &self.0 else { return };
@@ -80,14 +84,12 @@ impl Bars {
     }
 
     /// Prints a line on standard error, above the bars where there are any. Control characters are escaped.
+    // For whoever prints while bars are drawn.
+    #[allow(dead_code)]
     pub fn println(&self, line: &str) {
         let line = shown(line);
         // Standard error may be closed; there is no better place to say so.
-        self.suspend(|| drop(writeln!(io::stderr(), "{line}")));
-    }
-
-    /// Runs `print`, which may write to the terminal, while the bars are away.
-    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        let print = || drop(writeln!(io::stderr(), "{line}"));
         match &self.0 {
             Some(drawn) => drawn.multi.suspend(print),
             None => print(),
@@ -307,10 +309,15 @@ impl Picture {
     }
 }
 
+/// What tells a host apart is at the start of its name, and at the end of a path.
 fn shortened(name: &str) -> String {
-    match name.char_indices().nth(NAME_CHARS) {
-        None => name.to_owned(),
-        Some(_) => name.chars().take(NAME_CHARS - 1).chain(['…']).collect(),
+    let excess = name.chars().count().saturating_sub(NAME_CHARS);
+    if excess == 0 {
+        name.to_owned()
+    } else if name.contains('/') {
+        ['…'].into_iter().chain(name.chars().skip(excess + 1)).collect()
+    } else {
+        name.chars().take(NAME_CHARS - 1).chain(['…']).collect()
     }
 }
 
@@ -361,7 +368,7 @@ impl Painter {
             scan: None,
             hosts: Vec::new(),
             total: None,
-            bar: style(BAR).progress_chars("=> "),
+            bar: style(BAR).progress_chars("=> ").with_key("time_left", time_left),
             words: style(WORDS),
             spinner: style(SPINNER),
         }
@@ -401,11 +408,8 @@ impl Painter {
     fn paint_total(&mut self, picture: &Picture, width: usize) {
         let (multi, style) = (&self.multi, &self.bar);
         let total = self.total.get_or_insert_with(|| multi.add(ProgressBar::new(0).with_style(style.clone())));
-        total.set_prefix(format!("{:width$}", "total"));
-        total.set_length(picture.planned.bytes);
-        total.set_message(picture.total_message());
-        total.set_position(picture.done.bytes);
-        total.tick();
+        let prefix = format!("{:width$}", "total");
+        update(total, prefix, picture.total_message(), picture.planned.bytes, picture.done.bytes);
     }
 
     fn paint_host(&mut self, at: usize, host: &Host, width: usize) {
@@ -426,11 +430,8 @@ impl Painter {
             // The rate is that of sending, not of what came before.
             line.bar.reset();
         }
-        line.bar.set_prefix(format!("{:width$}", host.name));
-        line.bar.set_length(host.planned.bytes);
-        line.bar.set_message(words.unwrap_or_else(|| files(host.done, host.planned)));
-        line.bar.set_position(host.done.bytes);
-        line.bar.tick();
+        let message = words.unwrap_or_else(|| files(host.done, host.planned));
+        update(&line.bar, format!("{:width$}", host.name), message, host.planned.bytes, host.done.bytes);
     }
 
     fn clear(&mut self) {
@@ -439,6 +440,32 @@ impl Painter {
         }
         // A terminal that is gone needs no clearing.
         let _ = self.multi.clear();
+    }
+}
+
+/// Each setter of indicatif draws: only what changed is set, so that a line is seldom drawn half-changed.
+fn update(bar: &ProgressBar, prefix: String, message: String, length: u64, position: u64) {
+    if bar.length() != Some(length) {
+        bar.set_length(length);
+    }
+    if bar.prefix() != prefix {
+        bar.set_prefix(prefix);
+    }
+    if bar.message() != message {
+        bar.set_message(message);
+    }
+    if bar.position() != position {
+        bar.set_position(position);
+    }
+    bar.tick();
+}
+
+/// The time left; nothing where an estimate would be a guess.
+fn time_left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let left = state.eta();
+    if state.pos() > 0 && !left.is_zero() && left < LONGEST_LEFT {
+        // Writing to the line does not fail.
+        let _ = write!(out, "{:#} left", HumanDuration(left));
     }
 }
 

@@ -102,7 +102,7 @@ fn root(out: &mut String, report: &RootReport, wording: Wording) {
     let widths = widths(&rows);
     for (host, row) in report.hosts.iter().zip(&rows) {
         let _ = writeln!(out, "  {}", aligned(row, &widths));
-        details(out, host);
+        details(out, host, report.refused.as_ref());
     }
 }
 
@@ -126,14 +126,15 @@ fn row(host: &HostReport, wording: Wording) -> Vec<String> {
     row
 }
 
-fn details(out: &mut String, host: &HostReport) {
+fn details(out: &mut String, host: &HostReport, refused: Option<&GuardRefusal>) {
     const INDENT: &str = "      ";
     problems(out, INDENT, &host.problems, host.more_problems);
     for note in &host.notes {
         let _ = writeln!(out, "{INDENT}note: {}", shown(note));
     }
-    // The cause of a refusal is the root's, and is said elsewhere once for all hosts.
-    if let Some(error) = host.error.as_ref().filter(|_| host.state != HostState::Refused) {
+    // The root's refusal is said elsewhere, once for all hosts; one that came late has its own.
+    let roots_own = |error: &&String| refused.is_some_and(|refusal| refusal.message == **error);
+    if let Some(error) = host.error.as_ref().filter(|error| !roots_own(error)) {
         let _ = writeln!(out, "{INDENT}error: {}", shown(error));
     }
 }

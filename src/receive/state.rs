@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Sequence, Term};
+use crate::model::{Digest, Sequence, Term};
 use crate::wire::RootState;
 
 /// Version of the format.
 const VERSION: u32 = 1;
+
+/// Starts the last line: a file that is cut short, or edited, is not believed.
+const DIGEST: &str = "# ";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,13 +34,18 @@ pub(super) fn encode(state: &RootState) -> Vec<u8> {
     };
     // Strings and numbers always make TOML.
     let text = toml::to_string(&record).unwrap_or_default();
-    format!("# What rfleet knows of this directory. Do not edit.\n{text}").into_bytes()
+    let text = format!("# What rfleet knows of this directory. Do not edit.\n{text}");
+    format!("{text}{DIGEST}{}\n", Digest::of(text.as_bytes())).into_bytes()
 }
 
 /// The record in the file; `None` if it cannot be understood, which costs a comparison and an
 /// adoption, never a wrong change.
 pub(super) fn decode(bytes: &[u8]) -> Option<RootState> {
-    let record: Record = toml::from_str(std::str::from_utf8(bytes).ok()?).ok()?;
+    let (text, digest) = std::str::from_utf8(bytes).ok()?.rsplit_once(DIGEST)?;
+    if digest != format!("{}\n", Digest::of(text.as_bytes())) {
+        return None;
+    }
+    let record: Record = toml::from_str(text).ok()?;
     (record.version == VERSION).then_some(RootState {
         fleet: record.fleet,
         root: record.root,
@@ -62,7 +70,7 @@ mod tests {
         };
         let bytes = encode(&state);
         assert_eq!(decode(&bytes), Some(state));
-        for end in 1..bytes.len() - 1 {
+        for end in 0..bytes.len() {
             assert_eq!(decode(&bytes[..end]), None, "{end}");
         }
         assert_eq!(decode(b"\xff"), None);

@@ -531,16 +531,18 @@ mod tests {
         apply.place(file(&staging, "was r"), &path("r"), true).unwrap();
         apply.set_meta(&path("s"), &Kind::file(0), &meta(0o600, 5)).unwrap();
         staging.finish(false).unwrap();
-        let loosened = apply.take_loosened();
-        assert_eq!(loosened, [(path("a"), 0o444), (path("a/b"), 0o555), (path("c"), 0o555)]);
         assert_eq!(
             (fixture.text("a/b/f"), fixture.text("r"), fixture.text("s")),
             ("new".into(), "was r".into(), "secret".into())
         );
-        for (dir, bits) in loosened.iter().rev() {
-            apply.set_meta(dir, &Kind::Directory, &meta(*bits, 1)).unwrap();
-        }
-        assert_eq!(std_fs::metadata(fixture.path.join("a")).unwrap().mode() & 0o7777, 0o444);
+        let mode_of = |name: &str| std_fs::metadata(fixture.path.join(name)).unwrap().mode() & 0o7777;
+        apply.set_meta(&path("a/b"), &Kind::Directory, &meta(0o500, 1)).unwrap();
+        assert_eq!((mode_of("a/b"), mode_of("c")), (0o500, 0o755 & 0o555 | 0o700));
+        apply.restore_loosened();
+        assert_eq!((mode_of("c"), mode_of("a")), (0o555, 0o444));
+        mode("a", 0o700);
+        // The primary's new mode stands; only the others get back what they had.
+        assert_eq!(mode_of("a/b"), 0o500);
         mode("a", 0o700);
     }
 }

@@ -564,33 +564,4 @@ mod tests {
         assert_eq!(report.problems[0].kind, ProblemKind::Unsupported);
         assert!(report.unreadable.is_empty());
     }
-
-    /// Run with `RFLEET_SCAN=DIR cargo test --release -- --ignored --nocapture time_of_a_scan`.
-    #[test]
-    #[ignore = "a measurement, not a check"]
-    fn time_of_a_scan() {
-        let place = std::env::var_os("RFLEET_SCAN").unwrap();
-        let root = Root::open(place.as_ref()).unwrap();
-        for _ in 0..5 {
-            let start = std::time::Instant::now();
-            let report = scan(&root, &ScanOptions::default(), &SystemOwners::new(), &mut |_| Ok(())).unwrap();
-            let scanned = start.elapsed();
-            let start = std::time::Instant::now();
-            bare(&root.dir(&RelPath::root()).unwrap(), &mut vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES]);
-            println!("{} entries in {scanned:?}, bare walk {:?}", report.entries, start.elapsed());
-        }
-    }
-
-    /// The least that any walk does.
-    fn bare(dir: &Dir, buffer: &mut [MaybeUninit<u8>]) {
-        let mut below = Vec::new();
-        dir.each_name(buffer, &mut |name| {
-            if Stat::from(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?).is_directory() {
-                below.push(name.to_bytes().to_vec());
-            }
-            Ok(())
-        })
-        .unwrap();
-        below.iter().for_each(|name| bare(&dir.open_dir(name).unwrap(), buffer));
-    }
 }

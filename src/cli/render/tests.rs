@@ -103,6 +103,13 @@ fn a_refusal_is_left_to_standard_error() {
 }
 
 #[test]
+fn a_host_that_was_refused_alone_says_why() {
+    let refused = HostReport { error: Some("came late".into()), ..host("web1", HostState::Refused) };
+    let text = summary("push", &[report(vec![refused, done("web2")])], 0.5, false);
+    assert!(text.contains("web1  refused\n      error: came late\n"), "{text}");
+}
+
+#[test]
 fn a_host_counts_once_by_its_worst_root() {
     let roots = [report(vec![done("web1"), done("web2")]), report(vec![host("web1", HostState::Failed), done("web2")])];
     let text = summary("push", &roots, 0.5, false);

@@ -1,0 +1,4 @@
+<?php
+require __DIR__ . '/pages.php';
+require __DIR__ . '/render.php';
+require __DIR__ . '/config.php';
