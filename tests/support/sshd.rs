@@ -136,7 +136,7 @@ fn configuration(scratch: &Scratch, directory: &Path, port: u16) -> String {
          PidFile {d}/pid\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPubkeyAuthentication yes\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel VERBOSE\nMaxStartups 200\n\
          MaxSessions 100\nUseDNS no\nPrintMotd no\nPrintLastLog no\n\
-         SetEnv {}={root} TMPDIR={}\n",
+         SetEnv {}={root} HOME={root} TMPDIR={}\n",
         process::MARKER,
         tmp.display(),
     )
