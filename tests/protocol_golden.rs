@@ -125,8 +125,9 @@ fn to_primary() -> Vec<(&'static str, ToPrimary)> {
         ("Signature", ToPrimary::Signature { id: 7, bytes: vec![1, 2, 3], last: true }),
         ("NoSignature", ToPrimary::NoSignature { id: 7 }),
         ("Progress", ToPrimary::Progress { files: 4096, bytes: 1 << 20 }),
-        ("Resend", ToPrimary::Resend { paths: vec![path("a.iso")] }),
+        ("Resend", ToPrimary::Resend { paths: vec![path("a.iso")], last: true }),
         ("Committed", ToPrimary::Committed(committed)),
+        ("Listing", ToPrimary::Listing { entries: 100_000 }),
     ]
 }
 

@@ -181,6 +181,14 @@ fn report(
     let exit = exit_code(reports, request.command == "verify");
     let seconds = elapsed.as_secs_f64();
     reports.iter().filter_map(|root| root.refused.as_ref()).for_each(|refusal| complain(format!("refused: {refusal}")));
+    if options.json || global.quiet {
+        // The summary that says it to people is not printed.
+        for host in reports.iter().filter(|root| root.refused.is_none()).flat_map(|root| &root.hosts) {
+            if let Some(error) = &host.error {
+                complain(format!("{}: {error}", render::shown(&host.name)));
+            }
+        }
+    }
     if options.json {
         println!("{:#}", render::json(request.command, fleet, request.dry_run, exit as u8, seconds, reports));
         return exit;
@@ -190,13 +198,6 @@ fn report(
     }
     if !global.quiet {
         print!("{}", render::summary(request.command, reports, seconds, request.dry_run));
-    }
-    if global.quiet {
-        for host in reports.iter().flat_map(|root| &root.hosts) {
-            if let Some(error) = &host.error {
-                complain(format!("{}: {error}", host.name));
-            }
-        }
     }
     exit
 }
@@ -448,7 +449,11 @@ fn unconfigured(source: &str, destinations: &[String], options: &Options, reques
         if !seen.insert(text) {
             return Err(usage(format!("destination `{}` is given twice", text.escape_debug())));
         }
-        if options.host.as_ref().is_some_and(|only| only != text) {
+        let is_named = |only: &String| match &destination {
+            Destination::Ssh(target, _) => only == text || *only == target.host,
+            Destination::Local(_) => only == text,
+        };
+        if !options.host.as_ref().is_none_or(is_named) {
             continue;
         }
         let (reach, receiver, directory) = match destination {
@@ -462,7 +467,8 @@ fn unconfigured(source: &str, destinations: &[String], options: &Options, reques
         root.receivers.push(receiver.iter().cloned().chain(["--to".into(), directory]).collect());
     }
     if endpoints.is_empty() {
-        return Err(usage("--host: no destination is written like this"));
+        let only = options.host.as_deref().unwrap_or_default().escape_debug().to_string();
+        return Err(usage(format!("--host {only}: no destination has this name")));
     }
     Ok(Cycle {
         fleet: None,

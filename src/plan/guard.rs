@@ -93,14 +93,30 @@ impl fmt::Display for GuardRefusal {
     }
 }
 
+/// Whose a destination is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// This fleet has used it before, or may take it, or there is no fleet.
+    Own,
+    /// No fleet has left a record there.
+    Unknown,
+    /// Another root says that it is its own.
+    Other {
+        /// The fleet's name.
+        fleet: String,
+        /// The root's name.
+        root: String,
+    },
+}
+
 /// One host's plan as the guard sees it.
 pub struct GuardedHost<'a> {
     /// The host's name.
     pub name: &'a str,
     /// Its plan.
     pub plan: &'a Plan,
-    /// Whether this fleet has used the destination before, or may take it.
-    pub adopted: bool,
+    /// Whose the destination is.
+    pub ownership: Ownership,
 }
 
 /// What the operator allows.
@@ -123,15 +139,40 @@ pub fn check(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), GuardR
 }
 
 fn check_adoption(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), GuardRefusal> {
-    let foreign: Vec<_> = hosts.iter().filter(|host| !host.adopted && host.plan.totals.overwritten > 0).collect();
+    let refuse = |message| Err(GuardRefusal { guard: Guard::Adopt, message, plan: None });
+    for host in hosts {
+        if let Ownership::Other { fleet, root } = &host.ownership {
+            return refuse(format!(
+                "root {}: the destination on {} belongs to root {} of fleet {}; nothing was changed. If it is to be \
+                 taken over, say --adopt once",
+                options.root,
+                host.name,
+                root.escape_debug(),
+                fleet.escape_debug(),
+            ));
+        }
+    }
+    let is_foreign = |host: &&GuardedHost| host.ownership == Ownership::Unknown && host.plan.totals.overwritten > 0;
+    let foreign: Vec<_> = hosts.iter().filter(is_foreign).collect();
     let Some(first) = foreign.first() else { return Ok(()) };
-    let more = if foreign.len() > 1 { format!(" (and {} more hosts)", foreign.len() - 1) } else { String::new() };
-    let message = format!(
-        "root {}: the destination on {}{more} was not used by this fleet before, and {} of its {} entries would be \
+    refuse(format!(
+        "root {}: the destination on {}{} was not used by this fleet before, and {} of its {} entries would be \
          deleted or replaced; nothing was changed. If it is the right place, say --adopt once",
-        options.root, first.name, first.plan.totals.overwritten, first.plan.totals.host_entries,
-    );
-    Err(GuardRefusal { guard: Guard::Adopt, message, plan: None })
+        options.root,
+        first.name,
+        and_more(foreign.len()),
+        first.plan.totals.overwritten,
+        first.plan.totals.host_entries,
+    ))
+}
+
+/// Names the other hosts that a refusal concerns by their number.
+fn and_more(hosts: usize) -> String {
+    match hosts {
+        0 | 1 => String::new(),
+        2 => " (and 1 more host)".into(),
+        more => format!(" (and {} more hosts)", more - 1),
+    }
 }
 
 fn check_deletions(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), GuardRefusal> {

@@ -17,6 +17,10 @@ use crate::wire::{FrameKind, HEADER_BYTES, Header, Refusal, ToPrimary, ToReceive
 /// How often something is said when there is nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// A receiver that lives but gets nowhere (a disk that hangs) is given up after so many times the
+/// bound on silence: ten minutes by default, more than the longest sync to disk should take.
+const STUCK_TIMEOUTS: u32 = 20;
+
 /// Frames that wait to be written; with a megabyte each this is what a slow link holds in memory.
 const OUTGOING_FRAMES: usize = 2;
 
@@ -31,6 +35,8 @@ const EXIT_GRACE: Duration = Duration::from_secs(3);
 pub(super) enum ChannelError {
     #[error("it was silent for {} s; given up", .0.as_secs_f64())]
     Silent(Duration),
+    #[error("it lives, but nothing went on for {} s; given up", .0.as_secs_f64())]
+    Stuck(Duration),
     #[error("the connection ended")]
     Closed,
     #[error(transparent)]
@@ -61,14 +67,25 @@ pub(super) struct Shared {
     started: Instant,
     /// When something was last heard, in milliseconds after `started`.
     heard_ms: AtomicU64,
+    /// When something last went on: a message with a meaning came, or bytes were taken.
+    moved_ms: AtomicU64,
     pub(super) sent_bytes: AtomicU64,
     pub(super) received_bytes: AtomicU64,
+    /// Messages that were understood.
+    pub(super) messages: AtomicU64,
 }
 
 impl Shared {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn heard(&self) {
-        let now = self.started.elapsed().as_millis();
-        self.heard_ms.store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn moved(&self) {
+        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 }
 
@@ -91,8 +108,10 @@ impl Channel {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
+            moved_ms: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
         });
         let (outgoing, to_write) = mpsc::channel(OUTGOING_FRAMES);
         let (to_read, incoming) = mpsc::channel(INCOMING_MESSAGES);
@@ -103,15 +122,19 @@ impl Channel {
         Channel { outgoing, incoming, shared, errors: link.peer.errors.clone(), peer: link.peer, timeout, tasks }
     }
 
-    /// Resolves when nothing was heard for too long.
+    /// Resolves when nothing was heard for too long, or nothing went on for far too long.
     async fn silence(shared: &Shared, timeout: Duration) -> ChannelError {
         loop {
             let heard = Duration::from_millis(shared.heard_ms.load(Ordering::Relaxed));
-            let deadline = shared.started + heard + timeout;
-            if Instant::now() >= deadline {
+            let moved = Duration::from_millis(shared.moved_ms.load(Ordering::Relaxed));
+            let (silent, stuck) = (shared.started + heard + timeout, shared.started + moved + timeout * STUCK_TIMEOUTS);
+            if Instant::now() >= silent {
                 return ChannelError::Silent(timeout);
             }
-            tokio::time::sleep_until(deadline).await;
+            if Instant::now() >= stuck {
+                return ChannelError::Stuck(timeout * STUCK_TIMEOUTS);
+            }
+            tokio::time::sleep_until(silent.min(stuck)).await;
         }
     }
 
@@ -159,6 +182,7 @@ impl Channel {
         writer.abort();
         reader.abort();
         let exit = peer.wait(EXIT_GRACE).await;
+        errors.complete().await;
         (exit, errors.last_line())
     }
 }
@@ -183,6 +207,9 @@ async fn write_frames(
         // A link that cannot be written to will also end for the reader, who says so.
         if written.is_err() || output.flush().await.is_err() {
             return;
+        }
+        if frame.bytes() != heartbeat {
+            shared.moved();
         }
         shared.sent_bytes.fetch_add(frame.bytes().len() as u64, Ordering::Relaxed);
     }
@@ -212,10 +239,18 @@ async fn read_messages(
             // These two never queue up: however long nobody asks, the link stays readable.
             Ok(Some(ToPrimary::Heartbeat)) => continue,
             Ok(Some(ToPrimary::Progress { files, bytes })) => {
+                shared.moved();
                 on_progress(files, bytes);
                 continue;
             }
-            Ok(Some(message)) => Ok(message),
+            Ok(Some(ToPrimary::Listing { .. })) => {
+                shared.moved();
+                continue;
+            }
+            Ok(Some(message)) => {
+                shared.moved();
+                Ok(message)
+            }
             Err(error) => Err(error),
         };
         let last = message.is_err();
@@ -248,5 +283,7 @@ async fn read_message(
         return Err(WireError::Io(std::io::ErrorKind::UnexpectedEof.into()));
     }
     shared.received_bytes.fetch_add((HEADER_BYTES + body.len()) as u64, Ordering::Relaxed);
-    decode(&body).map(Some)
+    let message = decode(&body)?;
+    shared.messages.fetch_add(1, Ordering::Relaxed);
+    Ok(Some(message))
 }

@@ -17,7 +17,7 @@ use super::source::Source;
 use crate::model::RelPath;
 use crate::payload::{EncodeJob, Item, Log, LogReader, NoSignatures, Outcome, Signatures, encode};
 use crate::plan::Plan;
-use crate::plan::guard::{self, DeleteLimit, GuardOptions, GuardRefusal, GuardedHost};
+use crate::plan::guard::{self, DeleteLimit, GuardOptions, GuardRefusal, GuardedHost, Ownership};
 
 /// zstd's level for content that travels: the fastest of the regular ones. Higher ones cost a
 /// primary more time than they save a link.
@@ -37,8 +37,8 @@ pub struct GuardSettings {
 /// A host's plan, brought to the meeting.
 pub(super) struct Brought {
     pub(super) plan: Arc<Plan>,
-    /// The fleet has used the destination before, or there is no fleet.
-    pub(super) adopted: bool,
+    /// Whose the destination is.
+    pub(super) ownership: Ownership,
     /// Where the host's signatures can be asked for.
     pub(super) signatures: mpsc::UnboundedSender<SignatureQuery>,
     pub(super) verdict: oneshot::Sender<Verdict>,
@@ -174,7 +174,7 @@ impl Room {
         let guarded = self.waiting.iter().map(|(host, brought)| GuardedHost {
             name: &self.agenda.names[*host],
             plan: &brought.plan,
-            adopted: brought.adopted || self.agenda.settings.adopt,
+            ownership: if self.agenda.settings.adopt { Ownership::Own } else { brought.ownership.clone() },
         });
         let settings = &self.agenda.settings;
         let options =

@@ -15,10 +15,12 @@ use super::{HostJob, RootJob, inventory, transfer};
 use crate::model::RelPath;
 use crate::observe::Phase;
 use crate::payload::LogError;
-use crate::plan::guard::GuardRefusal;
+use crate::plan::guard::{GuardRefusal, Ownership};
 use crate::plan::{Plan, PlanOptions, Totals, itemize, plan};
 use crate::transport::Exit;
-use crate::wire::{Hello, Inventory, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RefusalKind, ToPrimary, ToReceiver, Welcome};
+use crate::wire::{
+    Hello, Inventory, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
+};
 
 /// Why a host's part ended early.
 #[derive(Debug, Error)]
@@ -119,7 +121,8 @@ impl Session<'_> {
         self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
         self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);
         if let Err(SessionError::Channel(error)) = &outcome {
-            self.report.error = explain(error, exit, said, &self.task.receiver, self.report.bytes_received == 0);
+            self.report.error =
+                explain(error, exit, said, &self.task.receiver, shared.messages.load(Ordering::Relaxed) == 0);
         }
         outcome
     }
@@ -143,13 +146,14 @@ impl Session<'_> {
         job.monitor.planned(&self.report.name, plan.files.len() as u64, plan.totals.content_bytes);
         job.monitor.phase(&self.report.name, Phase::Waiting);
         let (queries, signatures) = mpsc::unbounded_channel();
-        let adopted = job.fleet.is_none() || welcome.state.is_some();
-        let content = match self.meet(Arc::clone(&plan), adopted, queries).await {
+        let ownership = ownership(&job, welcome.state.as_ref());
+        let is_recorded = ownership == Ownership::Own;
+        let content = match self.meet(Arc::clone(&plan), ownership, queries).await {
             Verdict::Go(content) => content,
             Verdict::Refused(refusal) => return Err(SessionError::Guard(refusal)),
         };
         let record = job.fleet.is_some();
-        if plan.is_empty() && (!record || adopted || job.dry_run) {
+        if plan.is_empty() && (!record || is_recorded || job.dry_run) {
             return Ok(HostState::Unchanged);
         }
         if job.dry_run {
@@ -231,11 +235,11 @@ impl Session<'_> {
     async fn meet(
         &self,
         plan: Arc<Plan>,
-        adopted: bool,
+        ownership: Ownership,
         signatures: mpsc::UnboundedSender<super::signatures::SignatureQuery>,
     ) -> Verdict {
         let (verdict, decided) = oneshot::channel();
-        self.tell(Event::Planned(self.host, Brought { plan, adopted, signatures, verdict }));
+        self.tell(Event::Planned(self.host, Brought { plan, ownership, signatures, verdict }));
         // The meeting answers everyone; if it is gone, the push is over.
         decided.await.unwrap_or(Verdict::Go(Vec::new()))
     }
@@ -243,6 +247,16 @@ impl Session<'_> {
     fn tell(&self, event: Event) {
         // The meeting outlives every session that it has not heard the end of.
         let _ = self.context.events.send(event);
+    }
+}
+
+/// Whose a destination is by its record. A push without a fleet writes wherever it is told to.
+fn ownership(job: &RootJob, state: Option<&RootState>) -> Ownership {
+    match (&job.fleet, state) {
+        (None, _) => Ownership::Own,
+        (Some(_), None) => Ownership::Unknown,
+        (Some(fleet), Some(state)) if state.fleet == *fleet && state.root == job.name => Ownership::Own,
+        (Some(_), Some(state)) => Ownership::Other { fleet: state.fleet.clone(), root: state.root.clone() },
     }
 }
 

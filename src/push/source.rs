@@ -95,16 +95,19 @@ fn check_overlap(source: &Root, destination: &Path) -> Result<(), &'static str> 
         Ok(there) if there.is_same_or_inside(source).map_err(failed)? => Err("is the source or lies inside it"),
         Ok(there) if source.is_same_or_inside(&there).map_err(failed)? => Err("holds the source"),
         Ok(_) => Ok(()),
-        Err(RootError::Missing { .. }) => {
-            let parent = destination.parent().filter(|parent| !parent.as_os_str().is_empty());
-            match Root::open(parent.unwrap_or(Path::new("."))) {
-                Ok(there) if there.is_same_or_inside(source).map_err(failed)? => Err("would lie inside the source"),
-                // The receiver says what is wrong with its root.
-                _ => Ok(()),
-            }
-        }
+        Err(RootError::Missing(_)) => match nearest(destination) {
+            Some(there) if there.is_same_or_inside(source).map_err(failed)? => Err("would lie inside the source"),
+            // The receiver says what is wrong with its root.
+            _ => Ok(()),
+        },
         Err(_) => Ok(()),
     }
+}
+
+/// The nearest directory above `path` that exists.
+fn nearest(path: &Path) -> Option<Root> {
+    let above = path.ancestors().skip(1).map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    above.map(Root::open).find_map(Result::ok)
 }
 
 /// Scans the source.

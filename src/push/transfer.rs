@@ -78,9 +78,7 @@ pub(super) async fn run(
 async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport) -> Result<(), SessionError> {
     for round in 0.. {
         channel.send(&ToReceiver::EndOfContent).await?;
-        let ToPrimary::Resend { paths } = channel.receive().await? else {
-            return Err(ChannelError::Unexpected("something else than what is to be sent again").into());
-        };
+        let paths = receive_resend(channel, work.plan.files.len()).await?;
         if paths.is_empty() {
             return Ok(());
         }
@@ -98,6 +96,23 @@ async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport)
         feed.send_content(content, report).await?;
     }
     Ok(())
+}
+
+/// Takes the list of what is to be sent again, which cannot be longer than what was sent.
+async fn receive_resend(channel: &mut Channel, sent: usize) -> Result<Vec<RelPath>, ChannelError> {
+    let mut all = Vec::new();
+    loop {
+        let ToPrimary::Resend { paths, last } = channel.receive().await? else {
+            return Err(ChannelError::Unexpected("something else than what is to be sent again"));
+        };
+        all.extend(paths);
+        if all.len() > sent {
+            return Err(ChannelError::Unexpected("more to be sent again than was sent"));
+        }
+        if last {
+            return Ok(all);
+        }
+    }
 }
 
 /// A query under way.

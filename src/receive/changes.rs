@@ -60,7 +60,7 @@ impl Writer<'_> {
         match self.staging.symlink(&target, &local) {
             Ok(staged) => {
                 debug_assert_eq!(staged.kind(), StagedKind::Symlink);
-                self.owners_denied += u64::from(staged.owner_denied);
+                self.note_owner(meta, staged.owner_denied);
                 self.place(path, staged)
             }
             Err(error) => self.fail(path, error),
@@ -74,7 +74,7 @@ impl Writer<'_> {
         let local = self.local(kind, meta);
         match self.applier.set_meta(&path, kind, &local) {
             Ok(denied) => {
-                self.owners_denied += u64::from(denied);
+                self.note_owner(meta, denied);
                 Ok(())
             }
             Err(error) => self.fail(path, error),

@@ -3,7 +3,9 @@
 //! Only each directory's digest is kept. The directories that turn out to differ are listed again when
 //! they are asked for, so memory does not grow with the number of files.
 
+use std::cell::Cell;
 use std::io;
+use std::time::{Duration, Instant};
 
 use super::link::Output;
 use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, RelPath};
@@ -18,6 +20,12 @@ const MESSAGE_DIRECTORIES: usize = 5000;
 
 /// Bytes of names and targets in one message, about.
 const MESSAGE_BYTES: usize = 256 << 10;
+
+/// How often the primary is told how far the listing is.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// More parts than this that cannot be read mean that something is wrong with the root.
+const MAX_UNREADABLE: usize = 1000;
 
 /// What is remembered of a root that was listed.
 pub(super) struct Listed {
@@ -34,6 +42,7 @@ impl Listed {
         fidelity: Fidelity,
         checksum: bool,
         owners: &SystemOwners,
+        output: &Output,
     ) -> io::Result<Self> {
         let mut listed = Listed {
             directories: Vec::new(),
@@ -50,7 +59,15 @@ impl Listed {
         let mut whole = ListingHasher::default();
         let mut names = OwnerNames::default();
         let directories = &mut listed.directories;
-        let options = ScanOptions { checksum, ..ScanOptions::default() };
+        let told = Cell::new(Instant::now());
+        let tell = |entries| {
+            if told.get().elapsed() >= PROGRESS {
+                told.set(Instant::now());
+                // A link that is gone is noticed when the inventory is sent.
+                let _ = output.send(&ToPrimary::Listing { entries });
+            }
+        };
+        let options = ScanOptions { checksum, on_progress: Some(&tell), ..ScanOptions::default() };
         let report = scan(root, &options, owners, &mut |dir| {
             names.note(&dir.meta, owners);
             dir.nodes.iter().for_each(|node| names.note(&node.meta, owners));
@@ -59,6 +76,10 @@ impl Listed {
             directories.push((dir.path, digest));
             Ok(())
         })?;
+        let unreadable_bytes: usize = report.unreadable.iter().map(|problem| problem.path.as_bytes().len()).sum();
+        if report.unreadable.len() > MAX_UNREADABLE || unreadable_bytes > MESSAGE_BYTES {
+            return Err(io::Error::other(format!("{} parts of it cannot be read", report.unreadable.len())));
+        }
         listed.links = report.links;
         listed.inventory = Inventory {
             digest: whole.finish(),

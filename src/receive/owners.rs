@@ -1,5 +1,7 @@
 //! Which local numbers the primary's owners become.
 
+use std::collections::BTreeSet;
+
 use crate::model::{OwnerMap, OwnerNames, Owners};
 
 use super::policy::OwnerPolicy;
@@ -26,6 +28,12 @@ pub(super) fn map(
         mapped.groups.insert(*id, local.filter(|local| own_groups.is_none_or(|own| own.contains(local))));
     }
     mapped
+}
+
+/// Users of the primary's tree whose entries an unprivileged receiver, `own`, would have to give away.
+pub(super) fn foreign_users(names: &OwnerNames, policy: &OwnerPolicy, owners: &dyn Owners, own: u32) -> BTreeSet<u32> {
+    let wanted = map(names, policy, owners, None).users;
+    wanted.into_iter().filter(|(_, local)| local.is_some_and(|local| local != own)).map(|(id, _)| id).collect()
 }
 
 fn local_id(

@@ -17,7 +17,7 @@ use super::link::{PrimaryLink, standard_streams};
 use super::policy::{Durability, OwnerPolicy, Policy, Roots};
 use super::writer::{WriteError, Writer};
 use super::{owners, signature, state};
-use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, RelPath, Sequence, Term};
+use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, Problem, RelPath, Sequence, Term};
 use crate::tree::{Root, RootError, StageError, Staging, SystemOwners, read_state};
 use crate::wire::{
     Begin, BlockReader, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome, WireError,
@@ -26,6 +26,9 @@ use crate::wire::{
 
 /// How often the primary is told how far we are.
 const PROGRESS: Duration = Duration::from_millis(100);
+
+/// Paths in one message: 500 of the longest fit into a frame.
+const RESEND_PATHS: usize = 500;
 
 /// Room that is left for others on the filesystem.
 const SPARE_BYTES: u64 = 1 << 20;
@@ -126,7 +129,8 @@ impl Session<'_> {
         let found = self.open_root(roots, &hello)?;
         let fidelity = self.fidelity();
         self.welcome(&hello, &found, fidelity)?;
-        let listed = Listed::of(found.root.as_ref(), fidelity, hello.checksum, &self.owners).map_err(|error| {
+        let root = found.root.as_ref();
+        let listed = Listed::of(root, fidelity, hello.checksum, &self.owners, &self.link.output).map_err(|error| {
             refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
         })?;
         self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
@@ -184,16 +188,6 @@ impl Session<'_> {
             staging.finish(bytes.is_some()).map_err(|error| bad(&error))?;
         }
         let (Some(fleet), Some(state)) = (&hello.fleet, state) else { return Ok(None) };
-        if (state.fleet != *fleet || state.root != hello.root) && !hello.adopt {
-            let message = format!(
-                "{} belongs to root {} of fleet {}, not to {} of {fleet}; if it is to be taken over, say --adopt once",
-                path.display(),
-                state.root.escape_debug(),
-                state.fleet.escape_debug(),
-                hello.root
-            );
-            return Err(refuse(RefusalKind::OtherFleet, message));
-        }
         let other_primary = state.term == hello.term && state.term != Term(0) && state.primary != hello.primary;
         if state.fleet == *fleet && (state.term > hello.term || other_primary) {
             let message = format!(
@@ -213,7 +207,8 @@ impl Session<'_> {
 
     fn fidelity(&self) -> Fidelity {
         let owner = self.privileged() && matches!(self.policy.owner, OwnerPolicy::Preserve | OwnerPolicy::Numeric);
-        Fidelity { owner, setuid: self.policy.setuid }
+        // setuid would lend the rights of whoever owns the file here instead of its owner's at home.
+        Fidelity { owner, setuid: self.policy.setuid && self.privileged() }
     }
 
     fn welcome(&self, hello: &Hello, found: &Found, fidelity: Fidelity) -> Result<(), End> {
@@ -270,7 +265,18 @@ impl Session<'_> {
         check_room(&root, &begin, &path)?;
         let staging = Staging::open(&root).map_err(|error| stage_refusal(&path, &error))?;
         let kept = staging.read_state().is_ok_and(|state| state.is_some());
-        if let (Some(fleet), None) = (&hello.fleet, &recorded) {
+        let is_own = |fleet: &str, state: &RootState| state.fleet == fleet && state.root == hello.root;
+        if let (Some(fleet), Some(state)) = (&hello.fleet, &recorded)
+            && !is_own(fleet, state)
+            && !hello.adopt
+        {
+            // The primary's guard has refused this already, if it is honest.
+            let message = format!("{} belongs to fleet {}", path.display(), state.fleet.escape_debug());
+            return Err(refuse(RefusalKind::OtherFleet, message));
+        }
+        if let Some(fleet) =
+            hello.fleet.as_ref().filter(|fleet| !recorded.as_ref().is_some_and(|state| is_own(fleet, state)))
+        {
             // From here on the root is this fleet's, also if this push does not come to its end.
             let claim = record(hello, fleet, Sequence(0));
             staging
@@ -279,6 +285,10 @@ impl Session<'_> {
         }
         let mut writer = Writer::new(&root, staging, self.policy, fidelity, self.map_owners(&begin.names));
         writer.deletions_left = begin.deletions;
+        if !self.privileged() {
+            let own = geteuid().as_raw();
+            writer.foreign_users = owners::foreign_users(&begin.names, &self.policy.owner, &self.owners, own);
+        }
         let mut root_meta = None;
         let finish = self.take_changes(&mut writer, &mut root_meta).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || kept;
@@ -324,14 +334,25 @@ impl Session<'_> {
                     }
                 }
                 ToReceiver::EndOfContent => {
-                    let paths = writer.end_of_content()?;
-                    self.link.send(&ToPrimary::Resend { paths }).map_err(End::Wire)?;
+                    self.send_resend(&writer.end_of_content()?).map_err(End::Wire)?;
                 }
                 ToReceiver::Finish { sequence, record } => {
                     writer.commit_batch()?;
                     return Ok((sequence, record));
                 }
                 _ => return Err(misplaced("a question in the middle of changes").into()),
+            }
+        }
+    }
+
+    /// Says what is to be sent again.
+    fn send_resend(&self, mut paths: &[RelPath]) -> Result<(), WireError> {
+        loop {
+            let (part, rest) = paths.split_at(paths.len().min(RESEND_PATHS));
+            paths = rest;
+            self.link.send(&ToPrimary::Resend { paths: part.to_vec(), last: paths.is_empty() })?;
+            if paths.is_empty() {
+                return Ok(());
             }
         }
     }
@@ -363,7 +384,10 @@ impl Session<'_> {
         staging.finish(keep_state).map_err(WriteError::Failed)?;
         if let Some(local) = root_local {
             // Last of all: taking `.rfleet` away has changed the time.
-            applier.set_meta(&RelPath::root(), &Kind::Directory, &local).map_err(WriteError::Failed)?;
+            if let Err(error) = applier.set_meta(&RelPath::root(), &Kind::Directory, &local) {
+                let kind = crate::tree::problem_kind(&error);
+                outcome.problems.push(Problem::new(RelPath::root(), kind, error.to_string()));
+            }
             if self.policy.durability == Durability::Commit {
                 applier.sync().map_err(WriteError::Failed)?;
             }

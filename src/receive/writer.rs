@@ -4,7 +4,7 @@
 //! else is to be done, the batch is committed: synced to the disk where that is asked for, then
 //! renamed to its place one by one. A path holds the old content or the new one, never a part.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -27,6 +27,9 @@ const COPY_BYTES: usize = 256 << 10;
 
 /// Problems that are told one by one; the others are counted.
 const MAX_PROBLEMS: usize = 1000;
+
+/// Most bytes that they take: all go into one frame.
+const MAX_PROBLEM_BYTES: usize = 1 << 20;
 
 /// Why a session ends early.
 #[derive(Debug)]
@@ -71,6 +74,8 @@ pub(super) struct Writer<'a> {
     /// Deletions that were announced and not done yet.
     pub(super) deletions_left: u64,
     pub(super) outcome: Committed,
+    /// Users of the primary whose entries cannot be given to them here.
+    pub(super) foreign_users: BTreeSet<u32>,
     /// Entries whose owner could not be set.
     pub(super) owners_denied: u64,
     waiting: Vec<(Staged, RelPath)>,
@@ -80,6 +85,7 @@ pub(super) struct Writer<'a> {
     buffer: Vec<u8>,
     pub(super) files_done: u64,
     pub(super) bytes_done: u64,
+    problem_bytes: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -94,6 +100,7 @@ impl<'a> Writer<'a> {
             failed: HashSet::new(),
             deletions_left: 0,
             outcome: Committed::default(),
+            foreign_users: BTreeSet::new(),
             owners_denied: 0,
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -102,6 +109,7 @@ impl<'a> Writer<'a> {
             buffer: vec![0; COPY_BYTES],
             files_done: 0,
             bytes_done: 0,
+            problem_bytes: 0,
         }
     }
 
@@ -113,6 +121,11 @@ impl<'a> Writer<'a> {
             gid: self.owners.groups.get(&meta.gid).copied().flatten(),
             mtime: meta.mtime,
         }
+    }
+
+    /// Counts an entry whose owner is not what it should be.
+    pub(super) fn note_owner(&mut self, meta: &Meta, denied: bool) {
+        self.owners_denied += u64::from(denied || self.foreign_users.contains(&meta.uid));
     }
 
     /// Takes one block.
@@ -154,7 +167,8 @@ impl<'a> Writer<'a> {
             staged.file().write_all(content)?;
             staged.seal(&local)
         });
-        self.staged(path, staged, content.len() as u64)
+        self.bytes_done += content.len() as u64;
+        self.staged(path, meta, staged, content.len() as u64)
     }
 
     fn begin(
@@ -208,6 +222,10 @@ impl<'a> Writer<'a> {
             }
             Op::Copy { offset, len } => target.copy(offset, len, &mut self.buffer),
         };
+        self.bytes_done += match op {
+            Op::Literal(content) => content.len() as u64,
+            Op::Copy { len, .. } => len,
+        };
         match written {
             Ok(()) => Ok(()),
             Err(error) => self.fail_open(error),
@@ -246,15 +264,14 @@ impl<'a> Writer<'a> {
         let local = self.local(&Kind::file(open.size_bytes), &open.meta);
         let length = if target.hole_at_end { target.staged.file().set_len(open.size_bytes) } else { Ok(()) };
         let staged = length.and_then(|()| target.staged.seal(&local));
-        self.staged(open.path, staged, open.size_bytes)
+        self.staged(open.path, &open.meta, staged, open.size_bytes)
     }
 
-    fn staged(&mut self, path: RelPath, staged: io::Result<Staged>, bytes: u64) -> Result<(), WriteError> {
+    fn staged(&mut self, path: RelPath, meta: &Meta, staged: io::Result<Staged>, bytes: u64) -> Result<(), WriteError> {
         self.files_done += 1;
-        self.bytes_done += bytes;
         match staged {
             Ok(staged) => {
-                self.owners_denied += u64::from(staged.owner_denied);
+                self.note_owner(meta, staged.owner_denied);
                 self.waiting.push((staged, path));
                 self.waiting_bytes += bytes;
                 let full = self.waiting.len() >= BATCH_FILES || self.waiting_bytes >= BATCH_BYTES;
@@ -338,7 +355,8 @@ impl<'a> Writer<'a> {
     }
 
     pub(super) fn problem(&mut self, problem: Problem) {
-        if self.outcome.problems.len() < MAX_PROBLEMS {
+        self.problem_bytes += problem.path.as_bytes().len() + problem.detail.len();
+        if self.outcome.problems.len() < MAX_PROBLEMS && self.problem_bytes < MAX_PROBLEM_BYTES {
             self.outcome.problems.push(problem);
         } else {
             self.outcome.more_problems += 1;

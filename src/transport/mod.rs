@@ -9,13 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::watch;
 
 pub use child::spawn;
 pub use ssh::{HostKeys, SshError, SshOptions, SshSession, SshTarget};
 
 /// What a receiver wrote to its standard error, its end at most.
-#[derive(Clone, Default)]
-pub struct ErrorText(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone)]
+pub struct ErrorText {
+    text: Arc<Mutex<Vec<u8>>>,
+    /// Turns true when everything was read.
+    complete: watch::Receiver<bool>,
+}
+
+/// How long the rest of it may take when the process has ended. A child of it can hold it open.
+const ERROR_TEXT_GRACE: Duration = Duration::from_millis(500);
 
 /// Most that is kept of it.
 const ERROR_TEXT_BYTES: usize = 4096;
@@ -23,23 +31,32 @@ const ERROR_TEXT_BYTES: usize = 4096;
 impl ErrorText {
     /// Starts collecting from `stderr`.
     fn collect(mut stderr: impl AsyncRead + Send + Unpin + 'static) -> Self {
-        let text = ErrorText::default();
-        let sink = text.clone();
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let (done, complete) = watch::channel(false);
+        let sink = Arc::clone(&text);
         tokio::spawn(async move {
             let mut buffer = [0; 1024];
             while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
-                let mut text = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut text = sink.lock().unwrap_or_else(PoisonError::into_inner);
                 text.extend_from_slice(&buffer[..read]);
                 let excess = text.len().saturating_sub(ERROR_TEXT_BYTES);
                 text.drain(..excess);
             }
+            done.send_replace(true);
         });
-        text
+        ErrorText { text, complete }
+    }
+
+    /// Waits for the rest of it, not for long.
+    pub async fn complete(&self) {
+        let mut complete = self.complete.clone();
+        // Either it is complete, or what there is must do.
+        let _ = tokio::time::timeout(ERROR_TEXT_GRACE, complete.wait_for(|complete| *complete)).await;
     }
 
     /// The last line that says something, fit for a terminal.
     pub fn last_line(&self) -> Option<String> {
-        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&text);
         let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
         Some(line.trim().chars().map(|char| if char.is_control() { '?' } else { char }).take(300).collect())

@@ -564,17 +564,4 @@ mod tests {
         assert_eq!(report.problems[0].kind, ProblemKind::Unsupported);
         assert!(report.unreadable.is_empty());
     }
-
-    /// The least that any walk does.
-    fn bare(dir: &Dir, buffer: &mut [MaybeUninit<u8>]) {
-        let mut below = Vec::new();
-        dir.each_name(buffer, &mut |name| {
-            if Stat::from(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?).is_directory() {
-                below.push(name.to_bytes().to_vec());
-            }
-            Ok(())
-        })
-        .unwrap();
-        below.iter().for_each(|name| bare(&dir.open_dir(name).unwrap(), buffer));
-    }
 }

@@ -308,13 +308,21 @@ pub enum ToPrimary {
         /// Bytes of files done.
         bytes: u64,
     },
-    /// Answer to `EndOfContent`: files that must be sent in full, since their basis was not as expected.
+    /// Answer to `EndOfContent`, over as many messages as it takes: files that must be sent in full,
+    /// since their basis was not as expected.
     Resend {
         /// The files.
         paths: Vec<RelPath>,
+        /// Nothing follows.
+        last: bool,
     },
     /// Answer to `Finish`.
     Committed(Committed),
+    /// Before `Inventory`: where it is with listing the root.
+    Listing {
+        /// Entries seen so far.
+        entries: u64,
+    },
 }
 
 /// A message as the bytes of a frame.
