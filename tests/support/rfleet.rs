@@ -22,6 +22,7 @@ pub fn rfleet_bin() -> &'static Path {
 }
 
 /// One command line of rfleet, in the environment of a scratch.
+#[derive(Clone)]
 pub struct Push<'a> {
     scratch: &'a Scratch,
     arguments: Vec<OsString>,
@@ -80,6 +81,21 @@ impl<'a> Push<'a> {
 
     pub fn run(self) -> Outcome {
         self.start().finish()
+    }
+
+    /// Runs it once more for people, without `--json`: the host's line or the one below it must have `cause`.
+    pub fn assert_says(self, host: &str, cause: &str) {
+        let outcome = self.no_json().run();
+        let said = format!("{}\n{}", outcome.stdout, outcome.stderr).to_lowercase();
+        let lines: Vec<_> = said.lines().collect();
+        let (host, cause) = (host.to_lowercase(), cause.to_lowercase());
+        let told = lines
+            .iter()
+            .enumerate()
+            .any(|(n, line)| line.contains(&host) && lines[n..].iter().take(2).any(|l| l.contains(&cause)));
+        assert!(told, "nothing that says {cause:?} of {host}:\n{}", outcome.said());
+        let causes = lines.iter().filter(|line| line.contains(&cause)).count();
+        assert!(causes <= 2, "{cause:?} is on {causes} lines:\n{}", outcome.said());
     }
 
     /// Runs and expects exit code 0.
