@@ -170,15 +170,6 @@ fn excluded_paths_are_neither_sent_nor_deleted() {
 }
 
 #[test]
-fn an_ignore_file_in_the_tree_adds_to_the_excludes() {
-    let scratch = Scratch::new();
-    let (source, copy) = places(&scratch);
-    Tree::new().file(".rfleetignore", "*.log\n").file("a.log", "l").file("a.txt", "t").create(&source);
-    Push::adhoc(&scratch, &source, &[&copy]).ok();
-    assert!(copy.join("a.txt").exists() && !copy.join("a.log").exists());
-}
-
-#[test]
 fn checksum_finds_what_size_and_time_hide() {
     let scratch = Scratch::new();
     let (source, copy) = places(&scratch);

@@ -183,11 +183,7 @@ fn report(
     reports.iter().filter_map(|root| root.refused.as_ref()).for_each(|refusal| complain(format!("refused: {refusal}")));
     if options.json || global.quiet {
         // The summary that says it to people is not printed.
-        for host in reports.iter().filter(|root| root.refused.is_none()).flat_map(|root| &root.hosts) {
-            if let Some(error) = &host.error {
-                complain(format!("{}: {error}", render::shown(&host.name)));
-            }
-        }
+        reports.iter().filter(|root| root.refused.is_none()).for_each(complain_about);
     }
     if options.json {
         println!("{:#}", render::json(request.command, fleet, request.dry_run, exit as u8, seconds, reports));
@@ -200,6 +196,27 @@ fn report(
         print!("{}", render::summary(request.command, reports, seconds, request.dry_run));
     }
     exit
+}
+
+/// Problems of one host, or of the source, that are told one by one.
+const TOLD_PROBLEMS: usize = 20;
+
+fn complain_about(root: &RootReport) {
+    let problems = |whose: &str, problems: &[crate::model::Problem]| {
+        problems.iter().take(TOLD_PROBLEMS).for_each(|problem| complain(format!("{whose}: {problem}")));
+        if problems.len() > TOLD_PROBLEMS {
+            complain(format!("{whose}: and {} more problems", problems.len() - TOLD_PROBLEMS));
+        }
+    };
+    problems(&render::shown_path(&root.path), &root.problems);
+    for host in &root.hosts {
+        let name = render::shown(&host.name);
+        if let Some(error) = &host.error {
+            complain(format!("{name}: {error}"));
+        }
+        let own: Vec<_> = host.problems.iter().filter(|problem| !root.problems.contains(problem)).cloned().collect();
+        problems(&name, &own);
+    }
 }
 
 fn print_changes(reports: &[RootReport]) {
@@ -413,7 +430,7 @@ fn configured_root(
         require: root.require.as_ref().map(PathBuf::from),
         filter: excludes(root.exclude.iter().chain(&options.exclude))?,
         delete: root.delete,
-        max_delete: limit(request.max_delete.unwrap_or(root.max_delete)),
+        max_delete: request.max_delete.or(root.max_delete).map_or(DeleteLimit::Default, limit),
         local_destinations: Vec::new(),
         receivers: members.iter().map(|member| member.receiver_of(config, root)).collect(),
     })

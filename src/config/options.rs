@@ -18,8 +18,8 @@ pub struct RootConfig {
     pub exclude: Vec<String>,
     /// Whether what vanished here is deleted on the secondaries.
     pub delete: bool,
-    /// How many deletions a cycle may do.
-    pub max_delete: DeleteLimit,
+    /// How many deletions a cycle may do; `None`: the file does not say.
+    pub max_delete: Option<DeleteLimit>,
     /// A file that must exist in the source; a relative name.
     pub require: Option<String>,
     /// Prefix under the mirror's own: empty, or ends with `/`.

@@ -44,7 +44,7 @@ fn the_least_file_gets_every_default() {
         path: "/srv/a".into(),
         exclude: Vec::new(),
         delete: true,
-        max_delete: DeleteLimit::Percent(25),
+        max_delete: None,
         require: None,
         key: "a/".to_owned(),
     };

@@ -143,12 +143,8 @@ pub trait Owners {
 impl OwnerNames {
     /// Adds the names of `meta`'s owner and group, asking `owners` once for each number.
     pub fn note(&mut self, meta: &Meta, owners: &dyn Owners) {
-        if !self.users.contains_key(&meta.uid) {
-            self.users.insert(meta.uid, owners.user_name(meta.uid).map(Into::into));
-        }
-        if !self.groups.contains_key(&meta.gid) {
-            self.groups.insert(meta.gid, owners.group_name(meta.gid).map(Into::into));
-        }
+        self.users.entry(meta.uid).or_insert_with(|| owners.user_name(meta.uid).map(Into::into));
+        self.groups.entry(meta.gid).or_insert_with(|| owners.group_name(meta.gid).map(Into::into));
     }
 }
 

@@ -64,10 +64,10 @@ impl Endpoint {
     /// Ends the connection, if there is one.
     pub async fn close(&self) {
         let session = self.session.lock().await.take();
-        if let Some(Ok(session)) = session {
-            if let Ok(session) = Arc::try_unwrap(session) {
-                session.close().await;
-            }
+        if let Some(Ok(session)) = session
+            && let Ok(session) = Arc::try_unwrap(session)
+        {
+            session.close().await;
         }
     }
 }

@@ -65,11 +65,7 @@ pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) 
     let name = task.endpoint.name.clone();
     let monitor = Arc::clone(&context.job.monitor);
     let mut session = Session { context: &context, host, task: &task, report: HostReport::new(&name) };
-    let mut stop = context.job.stop.clone();
-    let outcome = tokio::select! {
-        outcome = session.run() => outcome,
-        _ = stop.wait_for(|stop| *stop) => Err(SessionError::Stopped),
-    };
+    let outcome = session.run().await;
     // The meeting must not wait for a host that is done with; for one that was there it means nothing.
     let _ = context.events.send(Event::Gone(host));
     let mut report = session.report;
@@ -98,6 +94,18 @@ pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) 
     report
 }
 
+/// Does `work` unless the push is told to stop.
+async fn unless_stopped<T>(
+    stop: &watch::Receiver<bool>,
+    work: impl Future<Output = Result<T, SessionError>>,
+) -> Result<T, SessionError> {
+    let mut stop = stop.clone();
+    tokio::select! {
+        done = work => done,
+        _ = stop.wait_for(|stop| *stop) => Err(SessionError::Stopped),
+    }
+}
+
 struct Session<'a> {
     context: &'a Context,
     host: usize,
@@ -111,12 +119,17 @@ impl Session<'_> {
         job.monitor.phase(&self.report.name, Phase::Connecting);
         // The semaphore is never closed; its error would only mean no limit.
         let place = self.context.comparing.acquire().await.ok();
-        let link = self.task.endpoint.start(&self.task.receiver).await.map_err(SessionError::Connect)?;
+        let stop = job.stop.clone();
+        let link = unless_stopped(&stop, async {
+            self.task.endpoint.start(&self.task.receiver).await.map_err(SessionError::Connect)
+        });
+        let link = link.await?;
         let (monitor, name) = (Arc::clone(&job.monitor), self.report.name.clone());
         let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
         let mut channel = Channel::open(link, job.timeout, job.limiter.clone(), on_progress);
         let shared = Arc::clone(&channel.shared);
-        let outcome = self.talk(&mut channel, place).await;
+        // However it ends, the link is ended in order, so that the receiver can clean up.
+        let outcome = unless_stopped(&stop, self.talk(&mut channel, place)).await;
         let (exit, said) = channel.close().await;
         self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
         self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RootJob;
-use crate::model::{Digest, Fidelity, Listing, Problem, RelPath};
+use crate::model::{Digest, Fidelity, Listing, Problem, ProblemKind, RelPath};
 use crate::plan::guard::{Guard, GuardRefusal};
 use crate::tree::{Filter, Root, RootError, ScanOptions, SystemOwners, scan};
 
@@ -118,25 +118,28 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>) -> Result<Source, Guar
     let label = job.label();
     let mut listing = Listing::default();
     let monitor = Arc::clone(&job.monitor);
-    let mut report_progress = |entries| monitor.scanned(entries);
-    let mut options = ScanOptions {
+    let report_progress = |entries| monitor.scanned(entries);
+    let options = ScanOptions {
         filter: job.filter.as_deref().map(|filter| filter as &dyn Filter),
         checksum: job.checksum,
-        on_progress: Some(&mut report_progress),
+        on_progress: Some(&report_progress),
     };
     let mut collect = |dir| {
         listing.dirs.push(dir);
         Ok(())
     };
-    let report = scan(&root, &mut options, &SystemOwners::new(), &mut collect).map_err(|error| {
+    let report = scan(&root, &options, &SystemOwners::new(), &mut collect).map_err(|error| {
         let message = format!("root {label}: {} cannot be scanned: {error}; nothing was changed", job.path.display());
         refuse(Guard::UnreadableSource, message)
     })?;
-    if let Some(first) = report.unreadable.first() {
+    // A directory that went away in the middle is how a live tree is: it is gone at the next scan.
+    let (vanished, unreadable): (Vec<_>, Vec<_>) =
+        report.unreadable.into_iter().partition(|problem| problem.kind == ProblemKind::Vanished);
+    if let Some(first) = unreadable.first() {
         let message = format!(
             "root {label}: {} part(s) of the source cannot be read, first {first}; nothing was changed. Mend the \
              permissions or exclude the path",
-            report.unreadable.len(),
+            unreadable.len(),
         );
         return Err(refuse(Guard::UnreadableSource, message));
     }
@@ -149,5 +152,10 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>) -> Result<Source, Guar
         return Err(refuse(Guard::EmptySource, message));
     }
     listing.names = report.names;
-    Ok(Source { root, listing: Arc::new(listing), problems: report.problems, digests: Mutex::default() })
+    Ok(Source {
+        root,
+        listing: Arc::new(listing),
+        problems: report.problems.into_iter().chain(vanished).collect(),
+        digests: Mutex::default(),
+    })
 }

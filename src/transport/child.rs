@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::{ErrorText, Link, Peer, Process};
+use super::{ErrorText, Link, LocalProcess, Peer, Process};
 
 /// Starts `argv` with its standard input and output as the link. No shell is involved. It gets a
 /// process group of its own: Ctrl-C on the terminal is for us to handle, and it ends with its input.
@@ -27,6 +27,6 @@ pub fn spawn(argv: &[OsString]) -> io::Result<Link> {
     else {
         return Err(io::ErrorKind::BrokenPipe.into());
     };
-    let peer = Peer { process: Process::Local(Box::new(child)), errors: ErrorText::collect(stderr) };
+    let peer = Peer { process: Process::Local(Box::new(LocalProcess(child))), errors: ErrorText::collect(stderr) };
     Ok(Link { input: Box::new(stdout), output: Box::new(stdin), peer })
 }

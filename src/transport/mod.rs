@@ -84,8 +84,29 @@ impl Exit {
     }
 }
 
+/// A process of this host that leads a group of its own.
+struct LocalProcess(tokio::process::Child);
+
+impl LocalProcess {
+    /// Ends the process and what it started: a wrapper must not leave a receiver behind.
+    fn kill(&mut self) {
+        // Without a number it was waited for already, and the number may be another's by now.
+        let group = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(group) = group {
+            // A group that is gone is what is wanted.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+impl Drop for LocalProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 enum Process {
-    Local(Box<tokio::process::Child>),
+    Local(Box<LocalProcess>),
     Remote(Box<openssh::Child<Arc<openssh::Session>>>),
 }
 
@@ -101,11 +122,12 @@ impl Peer {
     /// remote one left to notice that its input has ended.
     pub async fn wait(self, grace: Duration) -> Exit {
         match self.process {
-            Process::Local(mut child) => match tokio::time::timeout(grace, child.wait()).await {
+            Process::Local(mut process) => match tokio::time::timeout(grace, process.0.wait()).await {
                 Ok(status) => status.map_or(Exit::Lost, Exit::of),
                 Err(_) => {
-                    // It may have stopped by itself in between, which is as good.
-                    let _ = child.kill().await;
+                    process.kill();
+                    // Only so that no zombie stays.
+                    let _ = process.0.wait().await;
                     Exit::Lost
                 }
             },

@@ -8,12 +8,8 @@ use toml::Spanned;
 use super::super::error::{Fault, Span};
 use super::super::options::RootConfig;
 use super::super::raw::{RawRoot, Tables, Texts};
-use super::super::values::DeleteLimit;
 use super::fields::{directory, name, or, printable, relative_name, scalar};
 use crate::model::RelPath;
-
-/// Share of a root that a cycle may delete by default.
-const DEFAULT_MAX_DELETE: DeleteLimit = DeleteLimit::Percent(25);
 
 pub(super) fn roots(raw: Spanned<Tables<RawRoot>>) -> Result<Vec<RootConfig>, Fault> {
     if raw.get_ref().is_empty() {
@@ -52,7 +48,7 @@ fn root(raw: RawRoot, table: Span) -> Result<RootConfig, Fault> {
         path: directory(&path)?,
         exclude: raw.exclude.map(patterns).transpose()?.unwrap_or_default(),
         delete: or(raw.delete, true),
-        max_delete: scalar(raw.max_delete, DEFAULT_MAX_DELETE, str::parse)?,
+        max_delete: scalar(raw.max_delete, None, |text| text.parse().map(Some))?,
         require: raw.require.as_ref().map(relative_name).transpose()?,
         key: match raw.key {
             Some(key) => mirror_key(&key)?,
