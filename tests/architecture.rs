@@ -82,8 +82,8 @@ const MODULES: &[Module] = &[
     },
     Module {
         name: "config",
-        may_use: &["model"],
-        why: "what the file says, as values of its own; cli turns them into the options of the others",
+        may_use: &["model", "plan", "receive", "transport"],
+        why: "turns what the file says into the options of the others, whose types it takes and whose work it never does",
     },
     Module {
         name: "cli",

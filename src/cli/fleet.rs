@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Config, HostKeys, RoleSource, RootConfig, StaticHost};
+use crate::config::{Config, RoleSource, RootConfig, StaticHost};
 use crate::push::{Endpoint, Reach};
-use crate::transport::{self, SshOptions, SshTarget};
+use crate::transport::{SshOptions, SshTarget};
 
 /// A secondary and how to run a receiver there.
 pub(super) struct Member {
@@ -43,10 +43,7 @@ pub(super) fn ssh_options(config: &Config, config_file: Option<&PathBuf>) -> Ssh
         config: config_file.cloned().or_else(|| config.ssh.config.clone()),
         identity_file: config.ssh.identity_file.clone(),
         known_hosts: config.ssh.known_hosts.clone(),
-        host_keys: match config.ssh.host_keys {
-            HostKeys::Strict => transport::HostKeys::Strict,
-            HostKeys::AcceptNew => transport::HostKeys::AcceptNew,
-        },
+        host_keys: config.ssh.host_keys,
         connect_timeout: config.ssh.connect_timeout,
     }
 }

@@ -50,7 +50,7 @@ pub(super) struct PushArgs {
     delete: bool,
     /// The most entries, or share of them, that may be deleted on a host [default: 25%, at least 100]
     #[arg(long, value_name = "N|N%")]
-    max_delete: Option<config::DeleteLimit>,
+    max_delete: Option<DeleteLimit>,
     /// Do the deletions that a refusal named (repeatable)
     #[arg(long, value_name = "PLAN")]
     confirm_deletes: Vec<String>,
@@ -103,7 +103,7 @@ pub(super) struct Request {
     pub(super) dry_run: bool,
     pub(super) itemize: bool,
     pub(super) delete: bool,
-    pub(super) max_delete: Option<config::DeleteLimit>,
+    pub(super) max_delete: Option<DeleteLimit>,
     pub(super) confirmed: Vec<String>,
     pub(super) adopt: bool,
     pub(super) bytes_per_second: Option<u64>,
@@ -332,13 +332,6 @@ impl Cycle {
     }
 }
 
-fn limit(limit: config::DeleteLimit) -> DeleteLimit {
-    match limit {
-        config::DeleteLimit::Count(count) => DeleteLimit::Count(count),
-        config::DeleteLimit::Percent(percent) => DeleteLimit::Percent(percent),
-    }
-}
-
 impl Options {
     fn timeout(&self) -> Result<Option<Duration>, Exit> {
         let parsed = self.timeout.as_deref().map(config::parse_duration).transpose();
@@ -409,7 +402,7 @@ fn configured_root(
         require: root.require.as_ref().map(PathBuf::from),
         filter: excludes(root.exclude.iter().chain(&options.exclude))?,
         delete: root.delete,
-        max_delete: request.max_delete.or(root.max_delete).map_or(DeleteLimit::Default, limit),
+        max_delete: request.max_delete.or(root.max_delete).unwrap_or(DeleteLimit::Default),
         local_destinations: Vec::new(),
         receivers: members.iter().map(|member| member.receiver_of(config, root)).collect(),
     })
@@ -434,7 +427,7 @@ fn unconfigured(source: &str, destinations: &[String], options: &Options, reques
         require: None,
         filter: excludes(options.exclude.iter())?,
         delete: request.delete,
-        max_delete: request.max_delete.map_or(DeleteLimit::Default, limit),
+        max_delete: request.max_delete.unwrap_or(DeleteLimit::Default),
         local_destinations: Vec::new(),
         receivers: Vec::new(),
     };

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{DEFAULT_CONFIG, Exit, Global, complain, fleet};
-use crate::config::{self, Config};
-use crate::receive::{self, Durability, OwnerPolicy, Policy, Roots};
+use crate::config::Config;
+use crate::receive::{self, Policy, Roots};
 
 /// Arguments of `rfleet receive`.
 #[derive(Args)]
@@ -73,18 +73,8 @@ fn prepare(global: &Global, args: &ReceiveArgs) -> Result<(Roots, Policy), Strin
 fn policy(config: &Config) -> Policy {
     Policy {
         allow_delete: config.receive.allow_delete,
-        owner: match &config.receive.owner {
-            config::OwnerPolicy::Preserve => OwnerPolicy::Preserve,
-            config::OwnerPolicy::Numeric => OwnerPolicy::Numeric,
-            config::OwnerPolicy::Receiver => OwnerPolicy::Receiver,
-            config::OwnerPolicy::Fixed { user, group } => {
-                OwnerPolicy::Fixed { user: user.clone(), group: group.clone() }
-            }
-        },
+        owner: config.receive.owner.clone(),
         setuid: config.receive.setuid,
-        durability: match config.receive.durability {
-            config::Durability::None => Durability::None,
-            config::Durability::Commit => Durability::Commit,
-        },
+        durability: config.receive.durability,
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::push::{Options, Request, cycle};
 use super::{Exit, Global};
-use crate::config::DeleteLimit;
+use crate::plan::guard::DeleteLimit;
 
 /// Arguments of `rfleet verify`.
 #[derive(Args)]

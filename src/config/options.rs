@@ -1,5 +1,8 @@
 //! The built configuration: plain typed values, checked, with defaults filled in.
 
+pub use crate::receive::{Durability, OwnerPolicy};
+pub use crate::transport::HostKeys;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -152,15 +155,6 @@ pub struct SshConfig {
     pub connect_timeout: Duration,
 }
 
-/// What to do with a host key that is not known. A changed key is always refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostKeys {
-    /// Refuse it.
-    Strict,
-    /// Take it and remember it.
-    AcceptNew,
-}
-
 /// `[receive]`: this host's own policy as a secondary. Nothing on the wire can widen it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceiveConfig {
@@ -182,33 +176,6 @@ pub struct ReceiveConfig {
     pub sandbox: bool,
     /// What runs after a commit.
     pub on_commit: Vec<CommitHook>,
-}
-
-/// Whom received files belong to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OwnerPolicy {
-    /// Owner and group by name, else by number.
-    Preserve,
-    /// Owner and group by number.
-    Numeric,
-    /// Always these; names or numbers.
-    Fixed {
-        /// The user.
-        user: String,
-        /// The group.
-        group: String,
-    },
-    /// Whoever runs the receiver.
-    Receiver,
-}
-
-/// What is on disk before a commit is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// Whatever the kernel has written by then.
-    None,
-    /// All of it.
-    Commit,
 }
 
 /// One of `[receive] on_commit`.

@@ -3,7 +3,8 @@
 //! The file and the command line share these, so `--bwlimit 10MiB` and `bandwidth = "10MiB"` mean
 //! the same.
 
-use std::fmt;
+pub use crate::plan::guard::DeleteLimit;
+
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -101,15 +102,6 @@ pub fn parse_rate(text: &str) -> Result<Option<u64>, ValueError> {
     }
 }
 
-/// How many deletions one cycle may do in a root before the guard refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeleteLimit {
-    /// At most this many entries.
-    Count(u64),
-    /// At most this share of the root's entries, 0 to 100.
-    Percent(u8),
-}
-
 impl FromStr for DeleteLimit {
     type Err = ValueError;
 
@@ -124,15 +116,6 @@ impl FromStr for DeleteLimit {
                 _ => Err(ValueError::DeleteLimit),
             },
             None => whole(text).ok_or(ValueError::DeleteLimit)?.map(DeleteLimit::Count),
-        }
-    }
-}
-
-impl fmt::Display for DeleteLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeleteLimit::Count(count) => write!(f, "{count}"),
-            DeleteLimit::Percent(percent) => write!(f, "{percent}%"),
         }
     }
 }
