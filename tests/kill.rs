@@ -63,13 +63,15 @@ impl Story {
         }
     }
 
-    fn converge(&self, what: &str) {
+    /// A whole push must succeed and make the copies equal; returns how long it took.
+    fn converge(&self, what: &str) -> Duration {
         let outcome = self.push().run();
         assert_eq!(outcome.code(), Some(0), "the push after {what}: {}", outcome.said());
         for copy in &self.copies {
             assert_same(&self.source, copy);
             assert_no_state(copy);
         }
+        outcome.wall
     }
 
     /// Pushes version after version, each killed at a random moment, until `kills` hit; then a whole push.
@@ -77,20 +79,23 @@ impl Story {
         let mut rng = Rng::new(seed);
         versions::write(&self.source, FILES, 1);
         self.converge("nothing");
-        let clean = self.time_of_one_push();
+        let mut clean = self.time_of_one_push();
         let reader = Reader::watch(self.copies.clone(), FILES);
         let (mut hit, mut version) = (0, 2);
-        for attempt in 0..kills * 4 {
+        for attempt in 0..kills * 8 {
             if hit == kills {
                 break;
             }
             version += 1;
             versions::write(&self.source, FILES, version);
             let what = format!("kill {hit} of {victim:?}, seed {seed}, attempt {attempt}");
-            hit += usize::from(self.kill_once(victim, clean, &mut rng, &what));
+            let in_time = self.kill_once(victim, clean, &mut rng, &what);
+            hit += usize::from(in_time);
             // Sometimes a second change comes before the next push, or the next push is killed as well.
             if !rng.chance(5) {
-                self.converge(&what);
+                clean = self.converge(&what);
+            } else if !in_time {
+                clean /= 2;
             }
         }
         self.converge("all kills");
@@ -103,9 +108,7 @@ impl Story {
 
     fn time_of_one_push(&self) -> Duration {
         versions::write(&self.source, FILES, 2);
-        let start = Instant::now();
-        self.converge("nothing");
-        start.elapsed()
+        self.converge("nothing")
     }
 
     /// True when the kill hit: the victim was there, and the push did not get done.
@@ -183,7 +186,7 @@ fn interrupted(story: &Story, signal: Signal, seed: u64) {
     let mut rng = Rng::new(seed);
     versions::write(&story.source, FILES, 1);
     story.converge("nothing");
-    let clean = story.time_of_one_push();
+    let mut clean = story.time_of_one_push();
     let reader = Reader::watch(story.copies.clone(), FILES);
     let mut hit = 0;
     for version in 3..60 {
@@ -198,6 +201,9 @@ fn interrupted(story: &Story, signal: Signal, seed: u64) {
         assert!(matches!(outcome.code(), Some(0 | 3)), "{signal:?} at {version}: {}", outcome.said());
         assert!(start.elapsed() < Duration::from_secs(8), "{signal:?} took {:?}", start.elapsed());
         hit += usize::from(outcome.code() == Some(3));
+        if outcome.code() == Some(0) {
+            clean = clean * 3 / 4;
+        }
         story.scratch.assert_no_leftovers();
         for copy in &story.copies {
             assert_no_state(copy);

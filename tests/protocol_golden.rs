@@ -76,7 +76,7 @@ fn to_receiver() -> Vec<(&'static str, ToReceiver)> {
 }
 
 fn changes() -> Vec<(&'static str, Change)> {
-    let target: Box<[u8]> = b"../shared".as_slice().into();
+    let target: Box<[u8]> = b"../common".as_slice().into();
     vec![
         ("MakeDirectory", Change::MakeDirectory { path: path("d") }),
         ("ReplaceDirectory", Change::ReplaceDirectory { path: path("d") }),

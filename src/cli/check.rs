@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::exclude::excludes;
 use super::render::{shown, shown_path};
-use super::{CheckArgs, DEFAULT_CONFIG, Exit, Global, fleet, push, runtime};
+use super::{CheckArgs, DEFAULT_CONFIG, Exit, Global, fleet, runtime};
 use crate::config::{Config, RootConfig};
 use crate::push::Endpoint;
 use crate::tree::{Filter, Root, RootError};
@@ -104,7 +105,7 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Exit {
         (Arc::clone(&member.endpoint), config.roots.iter().map(of_root).collect())
     };
     let endpoints = members.iter().map(receivers).collect();
-    let filters = config.roots.iter().map(|root| push::excludes(root.exclude.iter())).collect();
+    let filters = config.roots.iter().map(|root| excludes(root.exclude.iter())).collect();
     let (filters, runtime) = match (filters, runtime()) {
         (Ok(filters), Ok(runtime)) => (filters, runtime),
         (Err(exit), _) | (_, Err(exit)) => return exit,

@@ -3,6 +3,7 @@
 
 mod check;
 mod destination;
+mod exclude;
 mod fleet;
 mod hosts;
 mod progress;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use tokio::sync::watch;
 
 use super::destination::Destination;
+use super::exclude::excludes;
 use super::progress::Bars;
 use super::{Exit, Global, complain, fleet, render, runtime, signals};
 use crate::config::{self, Config, RootConfig};
-use crate::model::{RelPath, Term};
+use crate::model::Term;
 use crate::plan::guard::DeleteLimit;
 use crate::push::{Endpoint, GuardSettings, HostJob, HostState, Limiter, Reach, RootJob, RootReport, push_root};
 use crate::transport::{HostKeys, SshOptions};
@@ -133,7 +133,7 @@ pub(super) fn run(global: &Global, args: &PushArgs) -> Exit {
     cycle(global, &args.paths, &args.options, request)
 }
 
-fn usage(message: impl std::fmt::Display) -> Exit {
+pub(super) fn usage(message: impl std::fmt::Display) -> Exit {
     complain(message);
     Exit::Usage
 }
@@ -337,27 +337,6 @@ fn limit(limit: config::DeleteLimit) -> DeleteLimit {
         config::DeleteLimit::Count(count) => DeleteLimit::Count(count),
         config::DeleteLimit::Percent(percent) => DeleteLimit::Percent(percent),
     }
-}
-
-/// Patterns in gitignore's syntax.
-struct Excludes(Gitignore);
-
-impl Filter for Excludes {
-    fn excludes(&self, path: &RelPath, is_directory: bool) -> bool {
-        self.0.matched_path_or_any_parents(path.as_path(), is_directory).is_ignore()
-    }
-}
-
-pub(super) fn excludes<'a>(patterns: impl Iterator<Item = &'a String>) -> Result<Option<Arc<dyn Filter + Send>>, Exit> {
-    let mut builder = GitignoreBuilder::new("");
-    let mut any = false;
-    for pattern in patterns {
-        any = true;
-        let added = builder.add_line(None, pattern);
-        added.map_err(|error| usage(format!("exclude `{}`: {error}", pattern.escape_debug())))?;
-    }
-    let built = builder.build().map_err(|error| usage(format!("exclude: {error}")))?;
-    Ok(any.then(|| Arc::new(Excludes(built)) as Arc<dyn Filter + Send>))
 }
 
 impl Options {

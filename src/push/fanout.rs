@@ -55,29 +55,40 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     }
     drop(context);
     let scan_job = Arc::clone(&job);
-    let scanned = tokio::task::spawn_blocking(move || scan_source(&scan_job, root)).await;
+    let scan = tokio::task::spawn_blocking(move || scan_source(&scan_job, root));
+    let mut stop = job.stop.clone();
+    let scanned = tokio::select! {
+        scanned = scan => Some(scanned),
+        // The scan ends with the process; nobody waits for it.
+        _ = stop.wait_for(|stop| *stop) => None,
+    };
+    let mut source_refused = false;
     let meeting = match scanned {
-        Ok(Ok(source)) => {
+        None => Meeting::default(),
+        Some(Ok(Ok(source))) => {
             let source = Arc::new(source);
             describe(&mut report, &source);
             let agenda = agenda(&job, &hosts, &source, started);
             found.send_replace(Some(Some(source)));
             meet(agenda, inbox).await
         }
-        Ok(Err(refusal)) => {
+        Some(Ok(Err(refusal))) => {
+            source_refused = true;
             found.send_replace(Some(None));
             Meeting { refused: Some(refusal), outcomes: Vec::new() }
         }
-        Err(error) => {
+        Some(Err(error)) => {
+            source_refused = true;
             found.send_replace(Some(None));
             Meeting { refused: Some(defect(&job, &error.to_string())), outcomes: Vec::new() }
         }
     };
-    if report.entries == 0 {
+    if source_refused {
         // Nothing was changed and nothing will be: a host that is slow to connect is not waited for.
         sessions.abort_all();
     }
-    collect(&mut report, meeting, sessions, &hosts).await;
+    let missing = if source_refused { HostState::Refused } else { HostState::Failed };
+    collect(&mut report, meeting, sessions, &hosts, missing).await;
     report
 }
 
@@ -109,6 +120,7 @@ async fn collect(
     meeting: Meeting,
     mut sessions: JoinSet<(usize, HostReport)>,
     hosts: &[Arc<HostJob>],
+    missing: HostState,
 ) {
     let mut reports: Vec<Option<HostReport>> = hosts.iter().map(|_| None).collect();
     while let Some(ended) = sessions.join_next().await {
@@ -121,10 +133,9 @@ async fn collect(
         report.read_bytes += outcome.read_bytes;
         report.problems.extend(outcome.problems);
     }
-    let source_refused = report.entries == 0;
-    let missing = |name: &str| match source_refused {
-        true => refused(name),
-        false => HostReport { error: Some("internal error".into()), ..HostReport::new(name) },
+    let missing = |name: &str| match missing {
+        HostState::Refused => refused(name),
+        _ => HostReport { error: Some("internal error".into()), ..HostReport::new(name) },
     };
     let with_names = reports.into_iter().zip(hosts);
     report.hosts = with_names.map(|(host, task)| host.unwrap_or_else(|| missing(&task.endpoint.name))).collect();

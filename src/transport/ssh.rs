@@ -83,7 +83,8 @@ impl SshSession {
     /// # Errors
     /// [`SshError`]; nothing was started at the far side.
     pub async fn connect(target: &SshTarget, options: &SshOptions) -> Result<Self, SshError> {
-        let directory = tempfile::Builder::new().prefix("rfleet-ssh-").tempdir().map_err(SshError::Local)?;
+        let directory = tempfile::Builder::new().prefix("rfleet-ssh-").tempdir_in(short_temporary());
+        let directory = directory.map_err(SshError::Local)?;
         let config = write_config(directory.path(), options.config.as_deref()).map_err(SshError::Local)?;
         let mut builder = SessionBuilder::default();
         builder
@@ -139,6 +140,11 @@ impl SshSession {
             let _ = tokio::time::timeout(Duration::from_secs(5), session.close()).await;
         }
     }
+}
+
+/// A directory for control sockets, whose whole path may have 107 bytes: ours takes up to 60 of them.
+fn short_temporary() -> PathBuf {
+    Some(std::env::temp_dir()).filter(|path| path.as_os_str().len() <= 45).unwrap_or_else(|| "/tmp".into())
 }
 
 /// Writes the ssh_config that is used: the operator's, then our preferences for what it leaves open

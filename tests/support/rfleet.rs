@@ -129,8 +129,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Sends `signal`, unless the end was noticed already: the id may be another's by then.
     pub fn signal(&self, signal: Signal) {
-        process::signal(self.pid(), signal);
+        if self.done.is_none() {
+            process::signal(self.pid(), signal);
+        }
     }
 
     pub fn is_over(&mut self) -> bool {
