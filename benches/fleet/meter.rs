@@ -228,6 +228,8 @@ struct Sampler {
 impl Sampler {
     /// How often to look, as long as looking itself costs less than a fiftieth of one processor.
     const INTERVAL: Duration = Duration::from_millis(10);
+    /// How often to look even then: on a busy machine a look takes long without costing much.
+    const LONGEST_INTERVAL: Duration = Duration::from_millis(100);
 
     fn start(accounting: &Accounting, name: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -238,7 +240,7 @@ impl Sampler {
                 let start = Instant::now();
                 seen.look(&accounting, &name);
                 // In slices, so that a stop is not kept waiting.
-                let next = start + Self::INTERVAL.max(start.elapsed() * 50);
+                let next = start + (start.elapsed() * 50).clamp(Self::INTERVAL, Self::LONGEST_INTERVAL);
                 while Instant::now() < next && !told.load(Ordering::Relaxed) {
                     thread::sleep(Duration::from_millis(5));
                 }

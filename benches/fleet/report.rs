@@ -66,8 +66,8 @@ impl Outcome {
             format!("{:.3} ({least:.3}-{most:.3})", of(|cost| cost.wall_seconds)),
             number(of(|cost| cost.cpu_seconds), 3),
             number(of(|cost| cost.sender_cpu_seconds), 2),
-            number(of(|cost| cost.primary_peak_bytes as f64 / 1e6), 1),
-            number(of(|cost| cost.far_peak_bytes as f64 / 1e6), 1),
+            seen(of(|cost| cost.primary_peak_bytes as f64 / 1e6)),
+            seen(of(|cost| cost.far_peak_bytes as f64 / 1e6)),
             number(of(|cost| cost.wire_bytes as f64 / 1e6), 3),
             number(own, 3),
             ratio(|cost| cost.wall_seconds),
@@ -79,6 +79,11 @@ impl Outcome {
 
 fn number(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{value:.digits$}") } else { "-".into() }
+}
+
+/// A peak in megabytes; none if the sampler came too late to see a process.
+fn seen(megabytes: f64) -> String {
+    if megabytes > 0.0 { number(megabytes, 1) } else { "-".into() }
 }
 
 /// Both tables, and the comparisons that span more than a row.

@@ -59,13 +59,13 @@ pub fn run(parent: &Path) -> Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let surroundings = Surroundings::make(parent)?;
         let mut inner = surroundings.inner_command()?.spawn()?;
-        let ended: Option<ExitStatus> = tokio::select! {
-            status = inner.wait() => Some(status?),
-            _ = interrupt.recv() => None,
-            _ = terminate.recv() => None,
-            _ = hangup.recv() => None,
+        let ended = tokio::select! {
+            status = inner.wait() => Ok(status?),
+            _ = interrupt.recv() => Err("SIGINT"),
+            _ = terminate.recv() => Err("SIGTERM"),
+            _ = hangup.recv() => Err("SIGHUP"),
         };
-        if ended.is_none() {
+        if ended.is_err() {
             // What it started too: without control groups nothing else would find it.
             inner.id().map(descendants).unwrap_or_default().into_iter().for_each(end_process);
             inner.wait().await?;
@@ -73,9 +73,9 @@ pub fn run(parent: &Path) -> Result<()> {
         anyhow::Ok(ended)
     })?;
     match ended {
-        Some(status) if status.success() => Ok(()),
-        Some(status) => bail!("the bench ended early, {status}"),
-        None => bail!("interrupted"),
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => bail!("the bench ended early, {status}"),
+        Err(signal) => bail!("ended by {signal}"),
     }
 }
 

@@ -90,10 +90,10 @@ impl Bench {
         let (output, errors) = (self.dir.join("output"), self.dir.join("errors"));
         command.stdout(File::create(&output)?).stderr(File::create(&errors)?);
         let name = match contestant.tool() {
-            Tool::Rsync => "rsync",
-            Tool::Rfleet => "rfleet",
+            Tool::Rsync => "rsync".into(),
+            Tool::Rfleet => kernel_name(&self.rfleet),
         };
-        let (cost, status) = measure(&self.accounting, command, name)?;
+        let (cost, status) = measure(&self.accounting, command, &name)?;
         let said = fs::read_to_string(&output)?;
         if !status.success() {
             bail!("{} failed, {status}\n{}{}", contestant.label(hosts), fs::read_to_string(&errors)?, tail(&said));
@@ -176,6 +176,12 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+/// What the kernel calls a process of this program: the first 15 bytes of its file name.
+fn kernel_name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    name.char_indices().take_while(|(at, letter)| at + letter.len_utf8() <= 15).map(|(_, letter)| letter).collect()
 }
 
 /// The path with `/.`, which tells rsync to take what the directory holds.
