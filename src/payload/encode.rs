@@ -40,7 +40,8 @@ pub struct PeerSignature {
 
 /// Where signatures of receivers' files come from.
 pub trait Signatures: Send {
-    /// Says which items will be asked for, in order, so that asking costs no round trip for each.
+    /// Says which items will be asked for, in order, so that asking costs no round trip for each. Those
+    /// without a basis are passed over.
     fn announce(&mut self, items: &[Item]);
     /// Waits for the signature of the next announced item; `None`: send it in full.
     fn next(&mut self, item: &Item) -> Option<PeerSignature>;
@@ -62,8 +63,8 @@ pub struct EncodeJob {
     pub root: Arc<Root>,
     /// The listing that the items belong to.
     pub listing: Arc<Listing>,
-    /// The files.
-    pub items: Vec<Item>,
+    /// The files, in the order of the listing.
+    pub items: Arc<Vec<Item>>,
     /// Where signatures come from.
     pub signatures: Box<dyn Signatures>,
     /// zstd's level; `None`: not compressed, since the link is no bottleneck.
@@ -72,11 +73,8 @@ pub struct EncodeJob {
 
 /// Encodes `job` into `log`; blocks the calling thread until all readers have taken or left it.
 pub fn encode(job: EncodeJob, log: &Log) {
-    let EncodeJob { root, listing, mut items, mut signatures, level } = job;
-    // Whole files first: the receivers compute signatures meanwhile.
-    items.sort_by_key(|item| item.basis.is_some());
-    let first_delta = items.partition_point(|item| item.basis.is_none());
-    signatures.announce(&items[first_delta..]);
+    let EncodeJob { root, listing, items, mut signatures, level } = job;
+    signatures.announce(&items);
     let mut encoder = Encoder {
         parents: Parents::new(&root),
         log,
@@ -86,7 +84,7 @@ pub fn encode(job: EncodeJob, log: &Log) {
         outcome: Outcome::default(),
     };
     // An abandoned log has no one left to tell.
-    let _ = encoder.run(&listing, items, signatures.as_mut());
+    let _ = encoder.run(&listing, &items, signatures.as_mut());
     log.finish(encoder.outcome);
 }
 
@@ -121,10 +119,12 @@ impl From<ReadError> for Failed {
 type Pending = (RelPath, Option<(Basis, Arc<Signature>)>);
 
 impl Encoder<'_> {
-    fn run(&mut self, listing: &Listing, items: Vec<Item>, signatures: &mut dyn Signatures) -> Result<(), Abandoned> {
+    fn run(&mut self, listing: &Listing, items: &[Item], signatures: &mut dyn Signatures) -> Result<(), Abandoned> {
         let mut again: Vec<Pending> = Vec::new();
-        for item in items {
-            let signature = item.basis.and_then(|basis| checked_signature(&item, basis, signatures));
+        // Whole files first: the receivers compute signatures meanwhile.
+        let whole = items.iter().filter(|item| item.basis.is_none());
+        for item in whole.chain(items.iter().filter(|item| item.basis.is_some())) {
+            let signature = item.basis.and_then(|basis| checked_signature(item, basis, signatures));
             let pending = (item.entry.path(listing), signature);
             self.attempt(pending, &mut again)?;
         }

@@ -1,6 +1,6 @@
 //! A root to all hosts, side by side.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -46,6 +46,8 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
         started,
         comparing: Semaphore::new(job.parallel.max(1)),
         sending: Semaphore::new(job.parallel.max(1)),
+        planning: Semaphore::new(1),
+        plans: Mutex::default(),
         job: Arc::clone(&job),
     });
     let mut sessions = JoinSet::new();

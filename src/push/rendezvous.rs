@@ -242,7 +242,7 @@ impl Room {
         let job = EncodeJob {
             root: Arc::clone(&source.root),
             listing: Arc::clone(&source.listing),
-            items: bundle.items.to_vec(),
+            items: Arc::clone(&bundle.items),
             signatures: Box::new(SharedSignatures::new(candidates, Arc::clone(&source.listing))) as Box<dyn Signatures>,
             level: remote.then_some(LEVEL),
         };
@@ -331,7 +331,7 @@ pub(super) fn private_log(source: &Source, items: Vec<Item>, remote: bool) -> Lo
     let job = EncodeJob {
         root: Arc::clone(&source.root),
         listing: Arc::clone(&source.listing),
-        items,
+        items: Arc::new(items),
         signatures: Box::new(NoSignatures),
         level: remote.then_some(LEVEL),
     };

@@ -1,7 +1,7 @@
 //! One host's part of a push, from the first word to the last.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
@@ -58,6 +58,24 @@ pub(super) struct Context {
     pub(super) comparing: Semaphore,
     /// Places for hosts that are being sent to.
     pub(super) sending: Semaphore,
+    /// One plan is made at a time: it takes milliseconds, and its memory serves the next one.
+    pub(super) planning: Semaphore,
+    /// The plans made so far, each once.
+    pub(super) plans: Mutex<Vec<Arc<Plan>>>,
+}
+
+impl Context {
+    /// Hosts in the same state have the same plan: for a large tree and many hosts, keeping one of
+    /// them is what keeps memory small.
+    fn share(&self, plan: Plan) -> Arc<Plan> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(same) = plans.iter().find(|known| ***known == plan) {
+            return Arc::clone(same);
+        }
+        let plan = Arc::new(plan);
+        plans.push(Arc::clone(&plan));
+        plan
+    }
 }
 
 /// Brings the root to one host and says how it went.
@@ -149,7 +167,7 @@ impl Session<'_> {
         let (welcome, inventory) = self.greet(channel).await?;
         self.report.notes.extend(welcome.notes.iter().cloned());
         let Some(source) = self.source().await else { return Err(SessionError::NoSource) };
-        let plan = Arc::new(self.plan(channel, &source, &welcome, &inventory).await?);
+        let plan = self.plan(channel, &source, &welcome, &inventory).await?;
         drop(comparing);
         self.report.totals = plan.totals;
         self.report.problems.extend(plan.problems.iter().cloned());
@@ -225,12 +243,12 @@ impl Session<'_> {
         source: &Arc<Source>,
         welcome: &Welcome,
         inventory: &Inventory,
-    ) -> Result<Plan, SessionError> {
+    ) -> Result<Arc<Plan>, SessionError> {
         let digests = source.digests(welcome.fidelity);
         self.report.problems.extend(inventory.unreadable.iter().cloned());
         if inventory.digest == digests.whole && inventory.unreadable.is_empty() {
             let totals = Totals { host_entries: inventory.entries, ..Totals::default() };
-            return Ok(Plan { totals, ..Plan::default() });
+            return Ok(Arc::new(Plan { totals, ..Plan::default() }));
         }
         let filter = self.context.job.filter.clone();
         let excluded =
@@ -238,11 +256,16 @@ impl Session<'_> {
         let destination = inventory::fetch(channel, source, &digests, inventory, &excluded).await?;
         let (delete, fidelity) = (self.context.job.delete, welcome.fidelity);
         let source = Arc::clone(source);
+        let turn = self.context.planning.acquire().await.ok();
         let planned = tokio::task::spawn_blocking(move || {
             let options = PlanOptions { delete, fidelity, excluded: &excluded };
             plan(&source.listing, &digests.directories, &destination, &options)
         });
-        planned.await.map_err(|error| SessionError::Connect(format!("the plan could not be made: {error}")))
+        let plan =
+            planned.await.map_err(|error| SessionError::Connect(format!("the plan could not be made: {error}")))?;
+        let plan = self.context.share(plan);
+        drop(turn);
+        Ok(plan)
     }
 
     async fn meet(

@@ -278,8 +278,8 @@ impl Staging {
             return Ok(());
         }
         match keeping_times(&self.top, || self.top.rmdir(RESERVED_NAME)) {
-            // The next process has made its lock already.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            // The next process has made its lock already, or has even come to its own end.
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
             result => result,
         }
     }
