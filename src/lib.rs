@@ -21,7 +21,6 @@
 //! | [`transport`] | a duplex byte link: SSH, a child process, any command |
 //! | [`push`]      | one cycle: a session for each host, all of them side by side |
 //! | [`receive`]   | the far end of a session and its own policy |
-//! | [`discovery`] | who is in the fleet |
 //! | [`config`]    | what the file says, validated |
 //! | [`cli`]       | one file per command |
 //!

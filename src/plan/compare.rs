@@ -244,13 +244,16 @@ impl<'a> Comparison<'a> {
 
     /// Whether the file `entry`, which has one name, may keep the host's file in its place.
     fn claim(&mut self, entry: EntryRef, theirs: &Node) -> bool {
-        let first = theirs.kind.link().and_then(RelPath::split);
-        // The first name lies in a directory that is as it should be: it keeps its file.
-        let taken = first.is_some_and(|(dir, name)| {
-            let found = self.source.dir(&dir).is_some_and(|dir| dir.find(name).is_some());
-            found && self.dir_is_same(&dir)
-        });
+        let taken = theirs.kind.link().is_some_and(|first| self.owner_in_same_directory(first).is_some());
         !taken && self.links.claim(&entry.path(self.source), theirs)
+    }
+
+    /// If `first` lies in a directory that is as it should be, it keeps its file: for which of the
+    /// primary's files, by first name.
+    fn owner_in_same_directory(&self, first: &RelPath) -> Option<RelPath> {
+        let (dir, name) = first.split()?;
+        let node = self.source.dir(&dir)?.find(name)?;
+        self.dir_is_same(&dir).then(|| node.kind.link().unwrap_or(first).clone())
     }
 
     /// Adds a step that makes or replaces an entry.
@@ -363,14 +366,15 @@ impl<'a> Comparison<'a> {
     /// Decides, for each group of hard links, which name holds the content and which are linked to it.
     fn decide_link_groups(&mut self) {
         let mut links = std::mem::take(&mut self.links);
-        links.decide(self.source, |entry| {
+        let theirs = |entry: EntryRef| {
             let (dir, node) = entry.of(self.source);
             match self.state(entry.dir as usize) {
                 State::Absent => None,
                 State::Same => Some(node),
                 State::Listed(listed) => listed.find(&dir.nodes[entry.node as usize].name),
             }
-        });
+        };
+        links.decide(self.source, theirs, |first| self.owner_in_same_directory(first));
         self.links = links;
     }
 

@@ -45,8 +45,14 @@ impl Links {
         Links { groups, shared, ..Links::default() }
     }
 
-    /// Chooses the holder of each group; `theirs` gives the host's entry at the same path.
-    pub(super) fn decide<'n>(&mut self, source: &'n Listing, theirs: impl Fn(EntryRef) -> Option<&'n Node>) {
+    /// Chooses the holder of each group; `theirs` gives the host's entry at the same path, `owner` the
+    /// primary's file that keeps the host's file of that first name whatever is decided here.
+    pub(super) fn decide<'n>(
+        &mut self,
+        source: &'n Listing,
+        theirs: impl Fn(EntryRef) -> Option<&'n Node>,
+        owner: impl Fn(&RelPath) -> Option<RelPath>,
+    ) {
         for (first, members) in std::mem::take(&mut self.groups) {
             let file_of = |entry: EntryRef| {
                 let (_, node) = entry.of(source);
@@ -58,7 +64,10 @@ impl Links {
             let keepable = |entry: &EntryRef| {
                 let (_, node) = entry.of(source);
                 file_of(*entry).is_some_and(|theirs| node.same_content(theirs))
-                    && group_of(*entry).is_some_and(|group| self.claims.get(&group).is_none_or(|by| *by == first))
+                    && group_of(*entry).is_some_and(|group| {
+                        self.claims.get(&group).is_none_or(|by| *by == first)
+                            && owner(&group).is_none_or(|owner| owner == first)
+                    })
             };
             let kept = members.iter().copied().find(keepable);
             let Some(holder) = kept.or(members.first().copied()) else { continue };

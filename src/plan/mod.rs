@@ -8,6 +8,8 @@ mod compare;
 pub mod guard;
 mod itemize;
 mod links;
+#[cfg(test)]
+mod tests;
 
 pub use compare::{Destination, PlanOptions, plan, wanted_directories};
 pub use itemize::itemize;

@@ -1,7 +1,7 @@
 //! One cycle: a root is brought to all hosts.
 //!
 //! [`push_root`] scans the source while one session for each host connects and asks for its
-//! inventory. Each session makes its plan and brings it to the [`rendezvous`], where the guard looks at
+//! inventory. Each session makes its plan and brings it to the `rendezvous`, where the guard looks at
 //! all of them together and where the content that several hosts need is bundled, so that it is read
 //! and encoded once. From there on the sessions run independently to their end.
 
