@@ -179,7 +179,7 @@ impl Session<'_> {
         let (queries, signatures) = mpsc::unbounded_channel();
         let ownership = ownership(&job, welcome.state.as_ref());
         let is_recorded = ownership == Ownership::Own;
-        let content = match self.meet(Arc::clone(&plan), ownership, queries).await {
+        let content = match self.meet(Arc::clone(&plan), ownership, queries).await? {
             Verdict::Go(content) => content,
             Verdict::Refused(refusal) => return Err(SessionError::Guard(refusal)),
         };
@@ -259,7 +259,9 @@ impl Session<'_> {
         let turn = self.context.planning.acquire().await.ok();
         let planned = tokio::task::spawn_blocking(move || {
             let options = PlanOptions { delete, fidelity, excluded: &excluded };
-            plan(&source.listing, &digests.directories, &destination, &options)
+            let mut plan = plan(&source.listing, &digests.directories, &destination, &options);
+            source.confirm_removals(&mut plan);
+            plan
         });
         let plan =
             planned.await.map_err(|error| SessionError::Connect(format!("the plan could not be made: {error}")))?;
@@ -273,11 +275,11 @@ impl Session<'_> {
         plan: Arc<Plan>,
         ownership: Ownership,
         signatures: mpsc::UnboundedSender<super::signatures::SignatureQuery>,
-    ) -> Verdict {
+    ) -> Result<Verdict, SessionError> {
         let (verdict, decided) = oneshot::channel();
         self.tell(Event::Planned(self.host, Brought { plan, ownership, signatures, verdict }));
-        // The meeting answers everyone; if it is gone, the push is over.
-        decided.await.unwrap_or(Verdict::Go(Vec::new()))
+        // Without an answer nothing was allowed: the guard has not spoken.
+        decided.await.map_err(|_| SessionError::Stopped)
     }
 
     fn tell(&self, event: Event) {

@@ -1,13 +1,15 @@
 //! The source: the guards that need no host, and the scan.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RootJob;
 use crate::model::{Digest, Fidelity, Listing, Problem, ProblemKind, RelPath};
+use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
-use crate::tree::{Filter, Root, RootError, ScanOptions, SystemOwners, scan};
+use crate::tree::{Filter, Parents, Root, RootError, ScanOptions, SystemOwners, scan};
 
 /// A source that was scanned and may be pushed.
 pub(super) struct Source {
@@ -32,6 +34,23 @@ impl Source {
             Arc::new(Digests { directories, whole })
         });
         Arc::clone(digests)
+    }
+}
+
+impl Source {
+    /// Takes back the removals of what is there after all: a name that is renamed over while its
+    /// directory is listed can be missing from the list. When in doubt, it is there.
+    pub(super) fn confirm_removals(&self, plan: &mut Plan) {
+        let mut parents = Parents::new(&self.root);
+        let mut is_gone = |path: &RelPath| {
+            let looked = parents.parent(path).and_then(|(dir, name)| dir.stat(name));
+            looked.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
+        };
+        let before = plan.removals.len();
+        plan.removals.retain(|removal| is_gone(&removal.path));
+        let taken_back = (before - plan.removals.len()) as u64;
+        plan.totals.deleted -= taken_back;
+        plan.totals.overwritten -= taken_back;
     }
 }
 
@@ -158,4 +177,28 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>) -> Result<Source, Guar
         problems: report.problems.into_iter().chain(vanished).collect(),
         digests: Mutex::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Removal, Totals};
+
+    #[test]
+    fn what_is_there_after_all_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("d")).unwrap();
+        std::fs::write(directory.path().join("d/kept"), "x").unwrap();
+        let root = Arc::new(Root::open(directory.path()).unwrap());
+        let source = Source { root, listing: Arc::default(), problems: Vec::new(), digests: Mutex::default() };
+        let removal =
+            |(name, directory): (&str, bool)| Removal { path: RelPath::new(name.as_bytes()).unwrap(), directory };
+        let planned = [("d/kept", false), ("d/gone", false), ("d", true), ("d/kept/below", false), ("e/f", false)];
+        let totals = Totals { deleted: 5, overwritten: 6, ..Totals::default() };
+        let mut plan = Plan { removals: planned.map(removal).to_vec(), totals, ..Plan::default() };
+        source.confirm_removals(&mut plan);
+        let left = [("d/gone", false), ("d/kept/below", false), ("e/f", false)];
+        assert_eq!(plan.removals, left.map(removal));
+        assert_eq!((plan.totals.deleted, plan.totals.overwritten), (3, 4));
+    }
 }
