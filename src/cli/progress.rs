@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,8 +44,6 @@ pub struct Bars(Option<Drawn>);
 
 struct Drawn {
     shared: Arc<Shared>,
-    #[allow(dead_code)]
-    multi: MultiProgress,
     painter: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -62,7 +60,7 @@ impl Bars {
     fn on(target: ProgressDrawTarget) -> Self {
         let multi = MultiProgress::with_draw_target(target);
         let shared = Arc::new(Shared::default());
-        let mut painter = Painter::new(multi.clone());
+        let mut painter = Painter::new(multi);
         let numbers = Arc::clone(&shared);
         let spawned = std::thread::Builder::new().name("progress".into()).spawn(move || {
             while let Some(picture) = numbers.next_picture() {
@@ -71,7 +69,7 @@ impl Bars {
             painter.clear();
         });
         // Without a thread there is no progress to be seen, and everything else goes on.
-        Bars(spawned.ok().map(|painter| Drawn { shared, multi, painter: Mutex::new(Some(painter)) }))
+        Bars(spawned.ok().map(|painter| Drawn { shared, painter: Mutex::new(Some(painter)) }))
     }
 
     /// Takes the bars away for good, so that what comes next stands alone.
@@ -81,19 +79,6 @@ impl Bars {
         let painter = drawn.painter.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A painter that panicked has nothing left to take away.
         let _ = painter.map(JoinHandle::join);
-    }
-
-    /// Prints a line on standard error, above the bars where there are any. Control characters are escaped.
-    // For whoever prints while bars are drawn.
-    #[allow(dead_code)]
-    pub fn println(&self, line: &str) {
-        let line = shown(line);
-        // Standard error may be closed; there is no better place to say so.
-        let print = || drop(writeln!(io::stderr(), "{line}"));
-        match &self.0 {
-            Some(drawn) => drawn.multi.suspend(print),
-            None => print(),
-        }
     }
 
     fn update(&self, change: impl FnOnce(&mut Numbers)) {
