@@ -8,6 +8,7 @@
 //! |-------------|--------------|
 //! | `policy`    | which roots there are, and what may be done to them |
 //! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
+//! | `rebuild`   | a file that comes in pieces |
 //! | `session`   | which message may come when, and what answers it |
 //! | `inventory` | what the root holds |
 //! | `signature` | signatures of files, for deltas |
@@ -21,6 +22,7 @@ mod inventory;
 mod link;
 mod owners;
 mod policy;
+mod rebuild;
 mod session;
 mod signature;
 mod state;

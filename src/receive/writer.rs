@@ -5,14 +5,13 @@
 //! renamed to its place one by one. A path holds the old content or the new one, never a part.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 
 use super::policy::{Durability, Policy};
-use crate::delta::{Op, PatchCheck};
-use crate::model::{Digest, Fidelity, Hasher, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath, Timestamp};
-use crate::tree::{Applier, LocalMeta, Root, Staged, StagedFile, Staging, open_basis, problem_kind};
+use super::rebuild::{COPY_BYTES, Open};
+use crate::delta::Op;
+use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
+use crate::tree::{Applier, LocalMeta, Root, Staged, Staging, problem_kind};
 use crate::wire::{BlockReader, Committed, Record};
 
 /// Bytes staged before they are committed. What is replaced is freed only then, so this is also
@@ -21,9 +20,6 @@ const BATCH_BYTES: u64 = 64 << 20;
 
 /// Files staged before they are committed.
 const BATCH_FILES: usize = 4096;
-
-/// How much of a basis is read at a time.
-const COPY_BYTES: usize = 256 << 10;
 
 /// Problems that are told one by one; the others are counted.
 const MAX_PROBLEMS: usize = 1000;
@@ -40,24 +36,6 @@ pub(super) enum WriteError {
     Failed(io::Error),
     /// The primary breaks the protocol.
     Protocol(&'static str),
-}
-
-/// A file that comes in pieces.
-struct Open {
-    path: RelPath,
-    meta: Meta,
-    size_bytes: u64,
-    /// `None` when what comes for it is to be passed over.
-    target: Option<Target>,
-}
-
-struct Target {
-    staged: StagedFile,
-    basis: Option<File>,
-    check: PatchCheck,
-    hasher: Hasher,
-    /// Whether the content ends with a hole, so that the length must be set.
-    hole_at_end: bool,
 }
 
 /// Everything that changes one root.
@@ -80,9 +58,9 @@ pub(super) struct Writer<'a> {
     pub(super) owners_denied: u64,
     waiting: Vec<(Staged, RelPath)>,
     waiting_bytes: u64,
-    resend: Vec<RelPath>,
-    open: Option<Open>,
-    buffer: Vec<u8>,
+    pub(super) resend: Vec<RelPath>,
+    pub(super) open: Option<Open>,
+    pub(super) buffer: Vec<u8>,
     pub(super) files_done: u64,
     pub(super) bytes_done: u64,
     problem_bytes: usize,
@@ -171,103 +149,13 @@ impl<'a> Writer<'a> {
         self.staged(path, meta, staged, content.len() as u64)
     }
 
-    fn begin(
+    pub(super) fn staged(
         &mut self,
         path: RelPath,
-        meta: Meta,
-        size_bytes: u64,
-        basis: Option<(u64, Timestamp)>,
+        meta: &Meta,
+        staged: io::Result<Staged>,
+        bytes: u64,
     ) -> Result<(), WriteError> {
-        let mut open = Open { path, meta, size_bytes, target: None };
-        let mut basis_file = None;
-        let mut basis_bytes = 0;
-        if let Some((expected_bytes, mtime)) = basis {
-            match open_basis(self.applier.parents(), &open.path) {
-                Ok((file, stat)) if stat.size_bytes == expected_bytes && stat.mtime == mtime => {
-                    (basis_file, basis_bytes) = (Some(file), expected_bytes);
-                }
-                _ => {
-                    self.resend.push(open.path.clone());
-                    self.open = Some(open);
-                    return Ok(());
-                }
-            }
-        }
-        let local = self.local(&Kind::file(size_bytes), &open.meta);
-        match self.staging.create_file(local.mode) {
-            Ok(staged) => {
-                open.target = Some(Target {
-                    staged,
-                    basis: basis_file,
-                    check: PatchCheck::new(basis_bytes, size_bytes),
-                    hasher: Hasher::new(),
-                    hole_at_end: false,
-                });
-            }
-            Err(error) => self.fail(open.path.clone(), error)?,
-        }
-        self.open = Some(open);
-        Ok(())
-    }
-
-    fn piece(&mut self, op: Op<'_>) -> Result<(), WriteError> {
-        let open = self.open.as_mut().ok_or(WriteError::Protocol("a piece of a file that did not begin"))?;
-        let Some(target) = &mut open.target else { return Ok(()) };
-        target.check.check(&op).map_err(|_| WriteError::Protocol("a piece that does not fit its file"))?;
-        target.hole_at_end = false;
-        let written = match op {
-            Op::Literal(content) => {
-                target.hasher.update(content);
-                target.staged.file().write_all(content)
-            }
-            Op::Copy { offset, len } => target.copy(offset, len, &mut self.buffer),
-        };
-        self.bytes_done += match op {
-            Op::Literal(content) => content.len() as u64,
-            Op::Copy { len, .. } => len,
-        };
-        match written {
-            Ok(()) => Ok(()),
-            Err(error) => self.fail_open(error),
-        }
-    }
-
-    fn hole(&mut self, bytes: u64) -> Result<(), WriteError> {
-        let open = self.open.as_mut().ok_or(WriteError::Protocol("a piece of a file that did not begin"))?;
-        let Some(target) = &mut open.target else { return Ok(()) };
-        // As a literal of that length, which it stands for: it must fit, and its zeros are hashed.
-        let mut left = bytes;
-        let zeros = [0; 64 << 10];
-        while left > 0 {
-            let step = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
-            let fits = target.check.check(&Op::Literal(&zeros[..step]));
-            fits.map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
-            target.hasher.update(&zeros[..step]);
-            left -= step as u64;
-        }
-        target.hole_at_end = true;
-        let skip = i64::try_from(bytes).map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
-        match io::Seek::seek(target.staged.file(), io::SeekFrom::Current(skip)) {
-            Ok(_) => Ok(()),
-            Err(error) => self.fail_open(error),
-        }
-    }
-
-    fn end(&mut self, digest: Digest) -> Result<(), WriteError> {
-        let open = self.open.take().ok_or(WriteError::Protocol("the end of a file that did not begin"))?;
-        let Some(mut target) = open.target else { return Ok(()) };
-        let whole = target.check.finish().is_ok() && target.hasher.finish() == digest;
-        if !whole {
-            self.resend.push(open.path);
-            return Ok(());
-        }
-        let local = self.local(&Kind::file(open.size_bytes), &open.meta);
-        let length = if target.hole_at_end { target.staged.file().set_len(open.size_bytes) } else { Ok(()) };
-        let staged = length.and_then(|()| target.staged.seal(&local));
-        self.staged(open.path, &open.meta, staged, open.size_bytes)
-    }
-
-    fn staged(&mut self, path: RelPath, meta: &Meta, staged: io::Result<Staged>, bytes: u64) -> Result<(), WriteError> {
         self.files_done += 1;
         match staged {
             Ok(staged) => {
@@ -328,17 +216,6 @@ impl<'a> Writer<'a> {
         self.open.is_some()
     }
 
-    fn fail_open(&mut self, error: io::Error) -> Result<(), WriteError> {
-        let path = match &mut self.open {
-            Some(open) => {
-                open.target = None;
-                open.path.clone()
-            }
-            None => return Ok(()),
-        };
-        self.fail(path, error)
-    }
-
     /// Notes that `path` could not be brought over; a full disk ends everything.
     pub(super) fn fail(&mut self, path: RelPath, error: io::Error) -> Result<(), WriteError> {
         let kind = problem_kind(&error);
@@ -361,24 +238,5 @@ impl<'a> Writer<'a> {
         } else {
             self.outcome.more_problems += 1;
         }
-    }
-}
-
-impl Target {
-    fn copy(&mut self, offset: u64, bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let basis = self.basis.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-        let (mut at, mut left) = (offset, bytes);
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let read = basis.read_at(&mut buffer[..want], at)?;
-            if read == 0 {
-                // The basis became shorter: the digest will not match, and the file comes again.
-                return Ok(());
-            }
-            self.hasher.update(&buffer[..read]);
-            self.staged.file().write_all(&buffer[..read])?;
-            (at, left) = (at + read as u64, left - read as u64);
-        }
-        Ok(())
     }
 }
