@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::block::Block;
 use crate::model::Problem;
 
 /// Blocks kept in memory; beyond it what a slow reader still needs goes to a file.
@@ -24,9 +25,6 @@ pub struct Abandoned;
 /// A block cannot be had.
 #[derive(Debug, Error)]
 pub enum LogError {
-    /// The spool file failed.
-    #[error("content kept for a slow host cannot be read back from the temporary directory: {0}")]
-    Spool(#[from] io::Error),
     /// The block was neither in memory nor in the spool file.
     #[error("content for this host is no longer kept (it fell far behind and the temporary directory is full?)")]
     Lost,
@@ -48,8 +46,8 @@ pub struct Outcome {
 }
 
 enum Slot {
-    Memory(Arc<[u8]>),
-    Spooled { offset: u64, bytes: usize },
+    Memory(Block),
+    Spooled(Block),
     Dropped,
 }
 
@@ -111,6 +109,8 @@ impl Log {
     /// # Errors
     /// All readers are gone.
     pub fn append(&self, block: Vec<u8>) -> Result<(), Abandoned> {
+        // Made outside the lock. A reader that comes later finds the block too, if only as a copy.
+        let block = if self.has_many_readers() { Block::shared(block) } else { Block::own(block) };
         let mut inner = self.lock();
         loop {
             let nearest = inner.readers.iter().flatten().max().copied();
@@ -120,11 +120,15 @@ impl Log {
                 _ => inner = self.moved.wait(inner).unwrap_or_else(PoisonError::into_inner),
             }
         }
-        inner.memory_bytes += block.len();
-        inner.slots.push(Slot::Memory(block.into()));
+        inner.memory_bytes += block.bytes();
+        inner.slots.push(Slot::Memory(block));
         inner.evict();
         self.grown.send_replace(inner.slots.len());
         Ok(())
+    }
+
+    fn has_many_readers(&self) -> bool {
+        self.lock().readers.iter().flatten().nth(1).is_some()
     }
 
     /// Says that nothing more comes.
@@ -159,22 +163,25 @@ impl Inner {
                 return;
             }
             let Slot::Memory(block) = &self.slots[self.evicted] else { return };
-            let block = Arc::clone(block);
-            self.memory_bytes -= block.len();
+            let block = block.clone();
+            self.memory_bytes -= block.bytes();
             self.slots[self.evicted] = if needed { self.spool(&block).unwrap_or(Slot::Dropped) } else { Slot::Dropped };
             self.evicted += 1;
         }
     }
 
-    fn spool(&mut self, block: &[u8]) -> io::Result<Slot> {
+    fn spool(&mut self, block: &Block) -> io::Result<Slot> {
         let file = match &self.spool {
             Some(file) => Arc::clone(file),
             None => Arc::clone(self.spool.insert(Arc::new(tempfile::tempfile()?))),
         };
-        file.write_all_at(block, self.spool_bytes)?;
-        let slot = Slot::Spooled { offset: self.spool_bytes, bytes: block.len() };
-        self.spool_bytes += block.len() as u64;
-        Ok(slot)
+        match block.memory() {
+            Some(bytes) => file.write_all_at(bytes, self.spool_bytes)?,
+            None => file.write_all_at(&block.read()?, self.spool_bytes)?,
+        }
+        let spooled = Block::in_file(file, self.spool_bytes, block.bytes());
+        self.spool_bytes += block.bytes() as u64;
+        Ok(Slot::Spooled(spooled))
     }
 }
 
@@ -187,8 +194,7 @@ pub struct LogReader {
 }
 
 enum Found {
-    Block(Arc<[u8]>),
-    Spooled { file: Arc<File>, offset: u64, bytes: usize },
+    Block(Block),
     Lost,
     End,
     NotYet,
@@ -198,14 +204,13 @@ impl LogReader {
     /// The next block, a whole frame; `None` at the end. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The block is no longer kept, or cannot be read back.
-    pub async fn next(&mut self) -> Result<Option<Arc<[u8]>>, LogError> {
+    /// The block is no longer kept.
+    pub async fn next(&mut self) -> Result<Option<Block>, LogError> {
         loop {
             // Seen before looking, so that what comes in between is not slept through.
             self.grown.borrow_and_update();
             let block = match self.look() {
                 Found::Block(block) => block,
-                Found::Spooled { file, offset, bytes } => read_back(file, offset, bytes).await?,
                 Found::Lost => return Err(LogError::Lost),
                 Found::End => return Ok(None),
                 Found::NotYet => {
@@ -227,11 +232,7 @@ impl LogReader {
     fn look(&self) -> Found {
         let inner = self.log.lock();
         match inner.slots.get(self.position) {
-            Some(Slot::Memory(block)) => Found::Block(Arc::clone(block)),
-            Some(Slot::Spooled { offset, bytes }) => match &inner.spool {
-                Some(file) => Found::Spooled { file: Arc::clone(file), offset: *offset, bytes: *bytes },
-                None => Found::Lost,
-            },
+            Some(Slot::Memory(block) | Slot::Spooled(block)) => Found::Block(block.clone()),
             Some(Slot::Dropped) => Found::Lost,
             None if inner.finished => Found::End,
             None if inner.broken => Found::Lost,
@@ -257,15 +258,6 @@ impl Drop for LogReader {
     }
 }
 
-async fn read_back(file: Arc<File>, offset: u64, bytes: usize) -> Result<Arc<[u8]>, LogError> {
-    let read = tokio::task::spawn_blocking(move || {
-        let mut block = vec![0; bytes];
-        file.read_exact_at(&mut block, offset).map(|()| block)
-    });
-    let block = read.await.map_err(io::Error::other)??;
-    Ok(block.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,7 +268,8 @@ mod tests {
 
     async fn drain(mut reader: LogReader, blocks: usize, bytes: usize) {
         for number in 0..blocks {
-            assert_eq!(*reader.next().await.unwrap().unwrap(), *block(number, bytes), "block {number}");
+            let next = reader.next().await.unwrap().unwrap();
+            assert_eq!(next.read().unwrap(), block(number, bytes), "block {number}");
         }
         assert!(reader.next().await.unwrap().is_none());
     }

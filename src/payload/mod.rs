@@ -5,8 +5,10 @@
 //! passed is dropped; what a slow one still needs moves from memory to an unlinked file. Nothing is
 //! produced before a reader is near.
 
+mod block;
 mod encode;
 mod log;
 
+pub use block::Block;
 pub use encode::{EncodeJob, Item, NoSignatures, PeerSignature, Signatures, encode};
 pub use log::{Abandoned, Log, LogError, LogReader, Outcome};

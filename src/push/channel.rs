@@ -1,16 +1,19 @@
 //! Messages over a link: framing, heartbeats, counting, and a bound on silence.
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::limit::Limiter;
+use super::output::{Output, OutputError};
+use crate::payload::Block;
 use crate::transport::{ErrorText, Exit, Link, Peer};
 use crate::wire::{FrameKind, HEADER_BYTES, Header, Refusal, ToPrimary, ToReceiver, WireError, decode, encode};
 
@@ -39,6 +42,8 @@ pub(super) enum ChannelError {
     Stuck(Duration),
     #[error("the connection ended")]
     Closed,
+    #[error("content kept for a slow host cannot be read back from the temporary directory: {0}")]
+    Content(String),
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error("{}", .0.message)]
@@ -50,16 +55,7 @@ pub(super) enum ChannelError {
 /// Frames to be written.
 pub(super) enum Outgoing {
     Own(Vec<u8>),
-    Shared(Arc<[u8]>),
-}
-
-impl Outgoing {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Outgoing::Own(bytes) => bytes,
-            Outgoing::Shared(bytes) => bytes,
-        }
-    }
+    Shared(Block),
 }
 
 /// What both tasks of a channel share with its owner.
@@ -73,6 +69,8 @@ pub(super) struct Shared {
     pub(super) received_bytes: AtomicU64,
     /// Messages that were understood.
     pub(super) messages: AtomicU64,
+    /// Why the writer gave up, if the link is not the reason.
+    fault: OnceLock<String>,
 }
 
 impl Shared {
@@ -82,6 +80,11 @@ impl Shared {
 
     fn heard(&self) {
         self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Why the link ended.
+    fn ended(&self) -> ChannelError {
+        self.fault.get().map_or(ChannelError::Closed, |fault| ChannelError::Content(fault.clone()))
     }
 
     fn moved(&self) {
@@ -112,6 +115,7 @@ impl Channel {
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             messages: AtomicU64::new(0),
+            fault: OnceLock::new(),
         });
         let (outgoing, to_write) = mpsc::channel(OUTGOING_FRAMES);
         let (to_read, incoming) = mpsc::channel(INCOMING_MESSAGES);
@@ -153,7 +157,7 @@ impl Channel {
     /// The next message that wants an answer or is one. Dropping the future loses nothing.
     pub(super) async fn receive(&mut self) -> Result<ToPrimary, ChannelError> {
         let message = tokio::select! {
-            message = self.incoming.recv() => message.ok_or(ChannelError::Closed)??,
+            message = self.incoming.recv() => message.ok_or_else(|| self.shared.ended())??,
             silent = Self::silence(&self.shared, self.timeout) => return Err(silent),
         };
         match message {
@@ -188,43 +192,68 @@ impl Channel {
 }
 
 async fn write_frames(
-    mut output: Box<dyn AsyncWrite + Send + Unpin>,
+    output: OwnedFd,
     mut frames: mpsc::Receiver<Outgoing>,
     shared: Arc<Shared>,
     limiter: Option<Arc<Limiter>>,
 ) {
     let heartbeat = encode(&ToReceiver::Heartbeat);
+    // As a link that cannot be written to, below.
+    let Ok(mut output) = Output::new(output) else { return };
     loop {
         let frame = match tokio::time::timeout(HEARTBEAT, frames.recv()).await {
-            Ok(Some(frame)) => frame,
+            Ok(Some(frame)) => Some(frame),
             Ok(None) => return,
-            Err(_) => Outgoing::Own(heartbeat.clone()),
+            Err(_) => None,
         };
-        let written = match &limiter {
-            None => output.write_all(frame.bytes()).await,
-            Some(limiter) => write_limited(&mut output, frame.bytes(), limiter).await,
+        let written = match &frame {
+            None => write(&mut output, Piece::Bytes(&heartbeat), limiter.as_deref()).await,
+            Some(Outgoing::Own(bytes)) => write(&mut output, Piece::Bytes(bytes), limiter.as_deref()).await,
+            Some(Outgoing::Shared(block)) => write(&mut output, Piece::Block(block), limiter.as_deref()).await,
         };
-        // A link that cannot be written to will also end for the reader, who says so.
-        if written.is_err() || output.flush().await.is_err() {
-            return;
-        }
-        if frame.bytes() != heartbeat {
+        match written {
+            Ok(bytes) => shared.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed),
+            // A link that cannot be written to will also end for the reader, who says so.
+            Err(OutputError::Link) => return,
+            Err(OutputError::Block(error)) => {
+                // Only one writer sets it.
+                let _ = shared.fault.set(error.to_string());
+                return;
+            }
+        };
+        if frame.is_some() {
             shared.moved();
         }
-        shared.sent_bytes.fetch_add(frame.bytes().len() as u64, Ordering::Relaxed);
     }
 }
 
-async fn write_limited(
-    output: &mut Box<dyn AsyncWrite + Send + Unpin>,
-    bytes: &[u8],
-    limiter: &Limiter,
-) -> std::io::Result<()> {
-    for piece in bytes.chunks(limiter.piece_bytes()) {
-        limiter.acquire(piece.len()).await;
-        output.write_all(piece).await?;
+/// What is written at a time.
+#[derive(Clone, Copy)]
+enum Piece<'f> {
+    Bytes(&'f [u8]),
+    Block(&'f Block),
+}
+
+/// Writes `piece` at the pace of `limiter` and returns its length in bytes.
+async fn write(output: &mut Output, piece: Piece<'_>, limiter: Option<&Limiter>) -> Result<usize, OutputError> {
+    let bytes = match piece {
+        Piece::Bytes(bytes) => bytes.len(),
+        Piece::Block(block) => block.bytes(),
+    };
+    let step = limiter.map_or(bytes, Limiter::piece_bytes);
+    let mut start = 0;
+    while start < bytes {
+        let count = step.min(bytes - start);
+        if let Some(limiter) = limiter {
+            limiter.acquire(count).await;
+        }
+        match piece {
+            Piece::Bytes(bytes) => output.write(&bytes[start..start + count]).await?,
+            Piece::Block(block) => output.write_block(block, start, count).await?,
+        }
+        start += count;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 async fn read_messages(

@@ -10,6 +10,7 @@ mod endpoint;
 mod fanout;
 mod inventory;
 mod limit;
+mod output;
 mod probe;
 mod rendezvous;
 mod report;

@@ -1,7 +1,6 @@
 //! Carries out one host's plan: says what is coming, sends content, then everything else.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::mpsc as blocking;
 
 use tokio::sync::mpsc;
@@ -15,7 +14,7 @@ use super::signatures::SignatureQuery;
 use super::source::Source;
 use crate::model::{Kind, Meta, Problem, ProblemKind, RelPath, Sequence};
 use crate::observe::Phase;
-use crate::payload::LogReader;
+use crate::payload::{Block, LogReader};
 use crate::plan::{EntryRef, Plan};
 use crate::wire::{Begin, Change, SignatureRequest, ToPrimary, ToReceiver};
 
@@ -131,7 +130,7 @@ struct Feed<'a> {
 }
 
 enum Happened {
-    Block(Option<Arc<[u8]>>),
+    Block(Option<Block>),
     Message(ToPrimary),
     Query(SignatureQuery),
     Sent,
@@ -152,7 +151,7 @@ impl Feed<'_> {
 
     async fn send_log(&mut self, reader: &mut LogReader) -> Result<(), SessionError> {
         let outgoing = self.channel.outgoing();
-        let mut waiting: Option<Arc<[u8]>> = None;
+        let mut waiting: Option<Block> = None;
         loop {
             let happened = tokio::select! {
                 message = self.channel.receive() => Happened::Message(message?),

@@ -28,5 +28,5 @@ pub fn spawn(argv: &[OsString]) -> io::Result<Link> {
         return Err(io::ErrorKind::BrokenPipe.into());
     };
     let peer = Peer { process: Process::Local(Box::new(LocalProcess(child))), errors: ErrorText::collect(stderr) };
-    Ok(Link { input: Box::new(stdout), output: Box::new(stdin), peer })
+    Ok(Link { input: Box::new(stdout), output: stdin.into_owned_fd()?, peer })
 }

@@ -4,11 +4,12 @@ mod child;
 mod ssh;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
 pub use child::spawn;
@@ -144,8 +145,8 @@ impl Peer {
 pub struct Link {
     /// What it says.
     pub input: Box<dyn AsyncRead + Send + Unpin>,
-    /// What it hears.
-    pub output: Box<dyn AsyncWrite + Send + Unpin>,
+    /// What it hears: the write end of a pipe, blocking as it is.
+    pub output: OwnedFd,
     /// The process itself.
     pub peer: Peer,
 }

@@ -129,8 +129,9 @@ impl SshSession {
         else {
             return Err(SshError::Local(io::ErrorKind::BrokenPipe.into()));
         };
+        let output = stdin.into_owned_fd().map_err(SshError::Local)?;
         let peer = Peer { process: Process::Remote(Box::new(child)), errors: ErrorText::collect(stderr) };
-        Ok(Link { input: Box::new(stdout), output: Box::new(stdin), peer })
+        Ok(Link { input: Box::new(stdout), output, peer })
     }
 
     /// Ends the connection. Channels must have ended before.
