@@ -61,6 +61,8 @@ fn to_receiver() -> Vec<(&'static str, ToReceiver)> {
         size_bytes: 40_000,
         mtime: Timestamp { secs: -1, nanos: 0 },
         spec,
+        offset: 4096,
+        bytes: 8192,
     };
     vec![
         ("Hello", ToReceiver::Hello(hello())),

@@ -1,6 +1,7 @@
 //! New content against a signature: what can be copied from the basis, and what must be sent.
 
-use super::signature::Signature;
+use super::parts::Progress;
+use super::signature::{Signature, SignatureError};
 use super::weak::Weak;
 
 /// Content held at a time, in bytes (more only for blocks above 2 MiB, of which two must fit).
@@ -110,7 +111,7 @@ enum Mode {
 /// half of the content, together; beyond that a weak hash that agrees ends the search like a credit that is gone.
 #[derive(Debug)]
 pub struct Differ<'s> {
-    signature: &'s Signature,
+    signature: &'s mut Signature,
     limits: Limits,
     /// Content that is not decided yet, at most a segment.
     buffer: Vec<u8>,
@@ -121,17 +122,22 @@ pub struct Differ<'s> {
     unmatched: u64,
     /// Content given so far.
     content_bytes: u64,
+    /// Content that is decided: where the buffer begins.
+    decided_bytes: u64,
+    /// Where the last match ended, in the new content and in the basis.
+    met: (u64, u64),
     hashed: Vec<u8>,
     out: Output,
 }
 
 impl<'s> Differ<'s> {
-    /// A differ for one new content against the basis of `signature`.
-    pub fn new(signature: &'s Signature) -> Self {
-        Self::with_limits(signature, Limits::for_block(signature.spec().block_len()))
+    /// A differ for one new content against the basis of `signature`, of which more may become known on the way.
+    pub fn new(signature: &'s mut Signature) -> Self {
+        let limits = Limits::for_block(signature.spec().block_len());
+        Self::with_limits(signature, limits)
     }
 
-    pub(super) fn with_limits(signature: &'s Signature, limits: Limits) -> Self {
+    pub(super) fn with_limits(signature: &'s mut Signature, limits: Limits) -> Self {
         Self {
             signature,
             limits,
@@ -140,6 +146,8 @@ impl<'s> Differ<'s> {
             credit: limits.search,
             unmatched: 0,
             content_bytes: 0,
+            decided_bytes: 0,
+            met: (0, 0),
             hashed: Vec::new(),
             out: Output::default(),
         }
@@ -150,7 +158,9 @@ impl<'s> Differ<'s> {
         self.content_bytes += data.len() as u64;
         while !data.is_empty() {
             if self.buffer.is_empty() && data.len() >= UNBUFFERED_BYTES {
-                data = &data[self.skip(data, sink)..];
+                let taken = self.skip(data, sink);
+                self.decided_bytes += taken as u64;
+                data = &data[taken..];
             }
             let room = self.limits.segment - self.buffer.len();
             let (head, rest) = data.split_at(data.len().min(room));
@@ -160,6 +170,33 @@ impl<'s> Differ<'s> {
                 self.decide(false, sink);
             }
         }
+    }
+
+    /// How far the content is decided, and where in the basis it is.
+    pub fn progress(&self) -> Progress {
+        let unmatched_bytes = self.decided_bytes - self.met.0;
+        Progress {
+            position: self.decided_bytes,
+            follow: self.met.1 + unmatched_bytes,
+            unmatched_bytes,
+            matched_bytes: self.out.stats.matched_bytes,
+            reach_bytes: (self.limits.segment + 2 * self.signature.spec().block_len()) as u64,
+        }
+    }
+
+    /// Takes the description of another part of the basis. What was skipped until now is looked at from here on.
+    ///
+    /// # Errors
+    /// As [`Signature::add_part`].
+    pub fn add_part(&mut self, number: u64, records: Vec<u8>) -> Result<(), SignatureError> {
+        self.signature.add_part(number, records)?;
+        if let Mode::Skipping { left } = self.mode {
+            // From a place where a block would begin if nothing moved since the last match.
+            let block = u64::from(self.signature.spec().block_bytes);
+            let follow = self.progress().follow;
+            self.mode = Mode::Skipping { left: left.min(follow.next_multiple_of(block) - follow) };
+        }
+        Ok(())
     }
 
     /// Ends the content, hands out what is left and says what it came to.
@@ -173,6 +210,7 @@ impl<'s> Differ<'s> {
     fn decide(&mut self, last: bool, sink: &mut impl FnMut(Op<'_>)) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let decided = self.walk(&buffer, last, sink);
+        self.decided_bytes += decided as u64;
         buffer.drain(..decided);
         self.buffer = buffer;
     }
@@ -338,6 +376,8 @@ impl<'s> Differ<'s> {
         self.out.copy(found * u64::from(self.signature.spec().block_bytes), bytes, sink);
         at.position += len;
         at.literal = at.position;
+        let basis_end = found * u64::from(self.signature.spec().block_bytes) + bytes;
+        self.met = (self.decided_bytes + at.position as u64, basis_end);
         self.credit = self.credit.saturating_add(bytes * SEARCH_PER_MATCH).min(self.limits.search);
         if self.credit == self.limits.search {
             self.unmatched = 0;

@@ -1,14 +1,16 @@
 //! Content differences: how a file that changed crosses the wire as what changed.
 //!
 //! ```text
-//! basis ─► Signer ─► records ══ wire ══► Signature ─┐
+//! basis ─► Signer ─► records ══ wire ══► Signature ─┐        (part by part, as a PartPlan asks)
 //!                                       new file ───┴─► Differ ─► Op, Op, … ══ wire ══► PatchCheck ─► copy or write
 //! ```
 //!
 //! The side that has the old content (the basis) describes it block by block ([`Signer`]); the side that has the new
 //! content checks that description ([`Signature`]) and walks the new content against it ([`Differ`]), which yields
 //! operations ([`Op`]); the side with the basis judges each operation ([`PatchCheck`]) before it carries it out.
-//! Everything streams: what is held is one segment of content, plus on the differing side the signature and its index.
+//! Everything streams: what is held is a few megabytes of content, plus on the differing side the signature and its
+//! index, which are bounded however long the basis is. A long basis is described part by part, ahead of the comparison
+//! and only as long as there is something to find ([`PartPlan`]).
 //!
 //! The module is pure: bytes in, bytes or operations out. It knows no file, socket, clock or environment. It promises
 //! that a signature or an operation that a peer made up costs bounded memory and bounded work; it does **not** promise
@@ -25,13 +27,17 @@
 
 mod diff;
 mod index;
+mod parts;
 mod patch;
 mod signature;
 mod weak;
 
 pub use diff::{DiffStats, Differ, MAX_LITERAL_BYTES, Op};
+pub use parts::{PartPlan, Parts, Progress};
 pub use patch::{PatchCheck, PatchError};
 pub use signature::{BasisChanged, Signature, SignatureError, SignatureSpec, Signer, SpecError};
 
+#[cfg(test)]
+mod part_tests;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,10 @@
 //! On the wire a signature is its bare records in block order: 4 bytes of weak hash, big-endian, then `strong_bytes` of
 //! MD4. There is no header: block and hash length come from the [`SignatureSpec`] that the asking side chose, and the
 //! number of records follows from the length of the basis, so a signature has nothing in it that could contradict them.
+//! That of a long basis is asked for and taken in parts ([`Parts`]), each of them as if it were a basis of its own.
 
-use super::index::{self, BlockIndex};
+use super::index::{BlockIndex, Records};
+use super::parts::Parts;
 use thiserror::Error;
 
 /// Shortest block that is chosen, in bytes; below it the records of a small file outweigh what they save.
@@ -32,8 +34,10 @@ const WEAK_BYTES: u8 = 4;
 /// Bytes before the first record in what `fast_rsync` makes: magic, block length, strong hash length.
 const LIBRARY_HEADER_BYTES: usize = 12;
 
-/// How much a [`Signer`] hashes at a time, in bytes, when blocks are short; several blocks at once use all MD4 lanes.
-const SIGN_BATCH_BYTES: usize = 1 << 20;
+/// How much a [`Signer`] hashes at a time, in bytes: what stays in a core's cache, but as many blocks as MD4 has lanes, up
+/// to four times as much.
+const SIGN_BATCH_BYTES: usize = 256 << 10;
+const SIGN_BATCH_BLOCKS: usize = 8;
 
 /// Block and strong-hash length of a signature, chosen by the primary alone from the basis length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -155,8 +159,14 @@ impl Signer {
     pub fn new(spec: SignatureSpec, basis_bytes: u64) -> Result<Self, SpecError> {
         spec.validate(basis_bytes)?;
         let block = spec.block_len();
-        let batch_bytes = (SIGN_BATCH_BYTES / block).max(1) * block;
+        let wanted = (SIGN_BATCH_BLOCKS * block).clamp(SIGN_BATCH_BYTES, 4 * SIGN_BATCH_BYTES);
+        let batch_bytes = (wanted / block).max(1) * block;
         Ok(Self { spec, basis_bytes, found_bytes: 0, batch_bytes, pending: Vec::new(), records: Vec::new() })
+    }
+
+    /// How many bytes are hashed at a time: pieces of this length are not copied.
+    pub fn batch_bytes(&self) -> usize {
+        self.batch_bytes
     }
 
     /// Takes the next bytes of the basis, in pieces of any length.
@@ -200,12 +210,9 @@ impl Signer {
     }
 }
 
-/// Why a peer's signature is refused.
+/// Why a part of a peer's signature is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SignatureError {
-    /// The spec itself cannot be used.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
     /// The records are not exactly as many bytes as the basis must have.
     #[error("a signature of {found_bytes} bytes where {expected_bytes} were due")]
     Length {
@@ -216,34 +223,61 @@ pub enum SignatureError {
     },
 }
 
-/// A basis as its signature describes it, indexed for a [`Differ`](super::Differ). Immutable: any number of them may share it.
+/// A basis as far as its signature describes it, indexed for a [`Differ`](super::Differ).
 ///
 /// Whatever a peer put into the records, memory is what [`SignatureSpec::validate`] allows, indexing takes
-/// `n log n` steps and a look-up `log n`. Records that describe no content merely match nothing.
+/// `n log² n` steps and a look-up `log² n`. Records that describe no content merely match nothing.
 #[derive(Debug)]
 pub struct Signature {
     spec: SignatureSpec,
-    basis_bytes: u64,
-    records: Vec<u8>,
+    parts: Parts,
+    records: Records,
     index: BlockIndex,
 }
 
 impl Signature {
-    /// Takes the records that a peer sent for its basis of `basis_bytes`, by the spec it was asked to use.
+    /// The signature by `spec` of a basis of `basis_bytes`, of which no part is known yet.
     ///
-    /// Spec and length are checked before anything is allocated for them; to know what to read from the wire beforehand,
-    /// use [`SignatureSpec::signature_bytes`].
-    pub fn from_peer(spec: SignatureSpec, basis_bytes: u64, bytes: Vec<u8>) -> Result<Self, SignatureError> {
+    /// # Errors
+    /// The spec is refused, before anything is allocated.
+    pub fn new(spec: SignatureSpec, basis_bytes: u64) -> Result<Self, SpecError> {
         spec.validate(basis_bytes)?;
-        let (expected_bytes, found_bytes) = (spec.signature_bytes(basis_bytes), bytes.len() as u64);
+        Ok(Self::with_parts(spec, Parts::of(spec, basis_bytes)))
+    }
+
+    pub(super) fn with_parts(spec: SignatureSpec, parts: Parts) -> Self {
+        let part_blocks = (parts.part_bytes() / u64::from(spec.block_bytes)).max(1);
+        let records = Records::new(parts.count(), part_blocks, spec.record_bytes());
+        let index = BlockIndex::new(spec.block_count(parts.basis_bytes()));
+        Self { spec, parts, records, index }
+    }
+
+    /// Takes the records that a peer sent for part `number` of its basis. What is there already stays.
+    ///
+    /// The length is checked before anything is done; to know what to read from the wire beforehand, use
+    /// [`SignatureSpec::signature_bytes`] of the part's length.
+    ///
+    /// # Errors
+    /// The records are not as many as the part must have; a part that does not exist must have none.
+    pub fn add_part(&mut self, number: u64, records: Vec<u8>) -> Result<(), SignatureError> {
+        let range = self.parts.range(number);
+        let expected_bytes = self.spec.signature_bytes(range.end - range.start);
+        let found_bytes = records.len() as u64;
         if expected_bytes != found_bytes {
             return Err(SignatureError::Length { expected_bytes, found_bytes });
         }
-        // A short last block has a record but no place in the index: it can only match content of its own length.
-        let has_tail = !basis_bytes.is_multiple_of(u64::from(spec.block_bytes));
-        let indexed = bytes.len() - if has_tail { spec.record_bytes() } else { 0 };
-        let index = BlockIndex::new(&bytes[..indexed], spec.record_bytes());
-        Ok(Self { spec, basis_bytes, records: bytes, index })
+        if !range.is_empty() && !self.records.has_part(number) {
+            self.records.put(number, records);
+            let block_bytes = u64::from(self.spec.block_bytes);
+            // A short last block has a record but no place in the index: it can only match content of its own length.
+            self.index.add(range.start / block_bytes..range.end / block_bytes, &self.records);
+        }
+        Ok(())
+    }
+
+    /// Whether part `number` is known.
+    pub fn has_part(&self, number: u64) -> bool {
+        self.records.has_part(number)
     }
 
     /// The spec it was made by.
@@ -251,9 +285,9 @@ impl Signature {
         self.spec
     }
 
-    /// Length of the basis in bytes.
-    pub fn basis_bytes(&self) -> u64 {
-        self.basis_bytes
+    /// The parts that it comes in.
+    pub fn parts(&self) -> Parts {
+        self.parts
     }
 
     pub(super) fn index(&self) -> &BlockIndex {
@@ -262,25 +296,23 @@ impl Signature {
 
     /// Blocks of full length.
     pub(super) fn whole_blocks(&self) -> u64 {
-        self.basis_bytes / u64::from(self.spec.block_bytes)
+        self.parts.basis_bytes() / u64::from(self.spec.block_bytes)
     }
 
     /// Length of the short block after the whole ones; 0 if there is none.
     pub(super) fn tail_len(&self) -> usize {
         // INVARIANT: a remainder by a u32 fits a usize on every platform with 32 bits or more.
-        (self.basis_bytes % u64::from(self.spec.block_bytes)) as usize
+        (self.parts.basis_bytes() % u64::from(self.spec.block_bytes)) as usize
     }
 
     /// The record of the short last block.
     pub(super) fn tail_record(&self) -> Option<&[u8]> {
-        index::record(&self.records, self.spec.record_bytes(), self.whole_blocks())
+        self.records.get(self.whole_blocks())
     }
 
     /// A whole block that `record` describes: `expected` if it does, otherwise the first such block.
     pub(super) fn find(&self, record: &[u8], expected: Option<u64>) -> Option<u64> {
-        let is_expected = |&block: &u64| {
-            block < self.whole_blocks() && index::record(&self.records, record.len(), block) == Some(record)
-        };
+        let is_expected = |&block: &u64| block < self.whole_blocks() && self.records.get(block) == Some(record);
         expected.filter(is_expected).or_else(|| self.index.find(record, &self.records))
     }
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 /// Content that no compressor or chance match helps with.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -20,11 +20,11 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn spec(block_bytes: u32) -> SignatureSpec {
+pub(super) fn spec(block_bytes: u32) -> SignatureSpec {
     SignatureSpec { block_bytes, strong_bytes: 8 }
 }
 
-fn sign_in_pieces(spec: SignatureSpec, basis: &[u8], piece: usize) -> Vec<u8> {
+pub(super) fn sign_in_pieces(spec: SignatureSpec, basis: &[u8], piece: usize) -> Vec<u8> {
     let mut signer = Signer::new(spec, basis.len() as u64).unwrap();
     let mut records = Vec::new();
     for part in basis.chunks(piece) {
@@ -36,18 +36,32 @@ fn sign_in_pieces(spec: SignatureSpec, basis: &[u8], piece: usize) -> Vec<u8> {
 }
 
 fn signature(spec: SignatureSpec, basis: &[u8]) -> Signature {
-    Signature::from_peer(spec, basis.len() as u64, sign_in_pieces(spec, basis, 1 << 20)).unwrap()
+    from_records(spec, basis.len(), sign_in_pieces(spec, basis, 1 << 20))
+}
+
+/// A signature of which all parts came.
+fn from_records(spec: SignatureSpec, basis_bytes: usize, records: Vec<u8>) -> Signature {
+    let mut signature = Signature::new(spec, basis_bytes as u64).unwrap();
+    let mut rest = records.as_slice();
+    for number in 0..signature.parts().count() {
+        let range = signature.parts().range(number);
+        let (part, after) = rest.split_at(spec.signature_bytes(range.end - range.start) as usize);
+        signature.add_part(number, part.to_vec()).unwrap();
+        rest = after;
+    }
+    assert!(rest.is_empty());
+    signature
 }
 
 /// The naive receiver: judges each operation, then carries it out in memory.
-struct Receiver<'b> {
-    basis: &'b [u8],
-    check: PatchCheck,
-    made: Vec<u8>,
+pub(super) struct Receiver<'b> {
+    pub(super) basis: &'b [u8],
+    pub(super) check: PatchCheck,
+    pub(super) made: Vec<u8>,
 }
 
 impl Receiver<'_> {
-    fn carry_out(&mut self, op: Op<'_>) {
+    pub(super) fn carry_out(&mut self, op: Op<'_>) {
         self.check.check(&op).unwrap();
         match op {
             Op::Copy { offset, len } => {
@@ -75,11 +89,11 @@ fn run(mut differ: Differ<'_>, basis: &[u8], new: &[u8], piece: usize) -> DiffSt
 }
 
 fn cost(basis: &[u8], new: &[u8], block_bytes: u32) -> DiffStats {
-    run(Differ::new(&signature(spec(block_bytes), basis)), basis, new, 100_003)
+    run(Differ::new(&mut signature(spec(block_bytes), basis)), basis, new, 100_003)
 }
 
 #[derive(Debug, Clone)]
-enum Edit {
+pub(super) enum Edit {
     Overwrite { at: usize, len: usize, seed: u64 },
     Insert { at: usize, len: usize, seed: u64 },
     Delete { at: usize, len: usize },
@@ -88,7 +102,7 @@ enum Edit {
     Truncate { keep: usize },
 }
 
-fn edit() -> impl Strategy<Value = Edit> {
+pub(super) fn edit() -> impl Strategy<Value = Edit> {
     let (place, len) = (0..40_000usize, 0..3_000usize);
     prop_oneof![
         (place.clone(), len.clone(), any::<u64>()).prop_map(|(at, len, seed)| Edit::Overwrite { at, len, seed }),
@@ -100,7 +114,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-fn edited(basis: &[u8], edits: &[Edit]) -> Vec<u8> {
+pub(super) fn edited(basis: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut new = basis.to_vec();
     for edit in edits {
         let within = |at: usize, len: usize, total: usize| (at.min(total), at.saturating_add(len).min(total));
@@ -131,7 +145,7 @@ fn edited(basis: &[u8], edits: &[Edit]) -> Vec<u8> {
 }
 
 /// A basis of noise, of zeros, of a short period, or of few distinct blocks.
-fn basis() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn basis() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         3 => (any::<u64>(), 0..40_000usize).prop_map(|(seed, len)| noise(seed, len)),
         1 => (0..20_000usize).prop_map(|len| vec![0; len]),
@@ -157,10 +171,10 @@ proptest! {
         piece in 1..9_000usize, limits in limits(),
     ) {
         let new = edited(&basis, &edits);
-        let signature = signature(spec(block), &basis);
+        let mut signature = signature(spec(block), &basis);
         let differ = match limits {
-            None => Differ::new(&signature),
-            Some(limits) => Differ::with_limits(&signature, Limits { segment: limits.segment.max(2 * block as usize), ..limits }),
+            None => Differ::new(&mut signature),
+            Some(limits) => Differ::with_limits(&mut signature, Limits { segment: limits.segment.max(2 * block as usize), ..limits }),
         };
         run(differ, &basis, &new, piece);
     }
@@ -172,9 +186,9 @@ proptest! {
     ) {
         let basis = noise(seed, len);
         let new = edited(&basis, &edits);
-        let signature = signature(spec(block), &basis);
+        let mut signature = signature(spec(block), &basis);
         let limits = Limits { segment, search: 1 << 20, probe: 1 << 18, wrong_hash: 1 << 24 };
-        let ours = run(Differ::with_limits(&signature, limits), &basis, &new, piece);
+        let ours = run(Differ::with_limits(&mut signature, limits), &basis, &new, piece);
 
         let options = fast_rsync::SignatureOptions { block_size: block, crypto_hash_size: 8 };
         let theirs = fast_rsync::Signature::calculate(&basis, options);
@@ -199,9 +213,9 @@ proptest! {
                 records[at] = value;
             }
         }
-        let signature = Signature::from_peer(spec(block), len as u64, records).unwrap();
+        let mut signature = from_records(spec(block), len, records);
         let limits = Limits { segment, search: 4_000, probe: 2_000, wrong_hash: 10_000 };
-        let mut differ = Differ::with_limits(&signature, limits);
+        let mut differ = Differ::with_limits(&mut signature, limits);
         // A damaged record can only name a block it does not describe if MD4 is met by chance.
         let check = PatchCheck::new(len as u64, len as u64);
         let mut receiver = Receiver { basis: &basis, check, made: Vec::new() };
@@ -227,9 +241,9 @@ fn short_and_empty_content_works(#[case] basis_len: usize, #[case] new_len: usiz
     let (basis, other) = (&long[..basis_len], noise(2, new_len));
     let same_start = &long[..new_len];
     for piece in [1, 7, 1_024, 10_000] {
-        let signature = signature(spec(1_024), basis);
-        run(Differ::new(&signature), basis, same_start, piece);
-        run(Differ::new(&signature), basis, &other, piece);
+        let mut signature = signature(spec(1_024), basis);
+        run(Differ::new(&mut signature), basis, same_start, piece);
+        run(Differ::new(&mut signature), basis, &other, piece);
     }
 }
 
@@ -273,9 +287,9 @@ fn a_short_last_block_is_found_before_less_than_a_block_of_more() {
 fn how_content_is_cut_does_not_show_in_the_number_of_operations() {
     // Long enough that a skip outlives the buffer.
     let (basis, unrelated) = (noise(14, 3 << 20), noise(15, 30 << 20));
-    let signature = signature(spec(1_024), &basis);
+    let mut signature = signature(spec(1_024), &basis);
     for piece in [10, 1_000, 100_000, 30 << 20] {
-        let stats = run(Differ::new(&signature), &basis, &unrelated, piece);
+        let stats = run(Differ::new(&mut signature), &basis, &unrelated, piece);
         assert!(stats.ops < 400, "pieces of {piece}: {stats:?}");
     }
 }
@@ -285,9 +299,9 @@ fn a_last_record_made_up_to_look_like_a_whole_block_copies_nothing_beyond_the_ba
     let (basis, new) = (noise(16, 4 * 1_024 + 1), noise(17, 8 * 1_024));
     let mut records = sign_in_pieces(spec(1_024), &basis, 4_096);
     records[4 * 12..].copy_from_slice(&sign_in_pieces(spec(1_024), &new[..1_024], 1_024));
-    let signature = Signature::from_peer(spec(1_024), basis.len() as u64, records).unwrap();
+    let mut signature = from_records(spec(1_024), basis.len(), records);
     let new = [&basis[..4_096], &new[..]].concat();
-    assert_eq!(run(Differ::new(&signature), &basis, &new, 4_096).matched_bytes, 4_096);
+    assert_eq!(run(Differ::new(&mut signature), &basis, &new, 4_096).matched_bytes, 4_096);
 }
 
 #[test]
@@ -316,7 +330,7 @@ fn a_smaller_file_with_64_edits_keeps_to_the_same_reckoning() {
         let at = edit * 500_009 + 1_000;
         new[at..at + 20].copy_from_slice(&noise(edit as u64 + 9, 20));
     }
-    let stats = run(Differ::new(&signature(spec, &basis)), &basis, &new, 1 << 20);
+    let stats = run(Differ::new(&mut signature(spec, &basis)), &basis, &new, 1 << 20);
     assert!(stats.literal_bytes <= 66 * u64::from(spec.block_bytes), "{stats:?}");
     assert_eq!(stats.searched_bytes, 0, "edits in place need no search: {stats:?}");
 }
@@ -324,7 +338,7 @@ fn a_smaller_file_with_64_edits_keeps_to_the_same_reckoning() {
 #[test]
 fn unrelated_content_is_hardly_searched() {
     let basis = noise(6, 64 << 20);
-    let stats = run(Differ::new(&signature(spec(4_096), &basis)), &basis, &noise(7, 256 << 20), 1 << 20);
+    let stats = run(Differ::new(&mut signature(spec(4_096), &basis)), &basis, &noise(7, 256 << 20), 1 << 20);
     assert_eq!(stats.matched_bytes, 0);
     assert!(stats.searched_bytes * 25 < 256 << 20, "{stats:?}");
 }
@@ -383,8 +397,8 @@ fn hashing_for_a_hostile_signature_is_bounded(#[case] period: usize) {
     let content: Vec<u8> = noise(11, period).into_iter().cycle().take(64 << 20).collect();
     let blocks = content.len() / block as usize;
     let records = hostile_records(&content, block, blocks, period);
-    let signature = Signature::from_peer(spec(block), content.len() as u64, records).unwrap();
-    let stats = run(Differ::new(&signature), &vec![0; content.len()], &content, 1 << 20);
+    let mut signature = from_records(spec(block), content.len(), records);
+    let stats = run(Differ::new(&mut signature), &vec![0; content.len()], &content, 1 << 20);
     assert_eq!(stats.matched_bytes, 0);
     assert!(stats.wrong_hash_bytes <= (16 << 20) + (content.len() as u64) / 2, "{stats:?}");
     assert!(stats.searched_bytes <= content.len() as u64 / 8, "{stats:?}");
@@ -405,7 +419,7 @@ fn hostile_specs_are_refused_on_both_sides(#[case] spec: SignatureSpec, #[case] 
     let basis_bytes = (512 << 20) + 1;
     assert_eq!(spec.validate(basis_bytes), Err(expected.clone()));
     assert_eq!(Signer::new(spec, basis_bytes).err(), Some(expected.clone()));
-    assert_eq!(Signature::from_peer(spec, basis_bytes, Vec::new()).err(), Some(SignatureError::Spec(expected)));
+    assert_eq!(Signature::new(spec, basis_bytes).err(), Some(expected));
 }
 
 #[rstest]
@@ -416,9 +430,13 @@ fn hostile_specs_are_refused_on_both_sides(#[case] spec: SignatureSpec, #[case] 
 #[case::one_record_long(6 * 12)]
 #[case::with_the_library_header(5 * 12 + 12)]
 fn a_signature_of_another_length_is_refused(#[case] bytes: usize) {
-    let refused = Signature::from_peer(spec(1_024), 4_097, vec![0; bytes]).err();
+    let mut signature = Signature::new(spec(1_024), 4_097).unwrap();
+    let refused = signature.add_part(0, vec![0; bytes]).err();
     assert_eq!(refused, Some(SignatureError::Length { expected_bytes: 60, found_bytes: bytes as u64 }));
-    assert!(Signature::from_peer(spec(1_024), 4_097, vec![0; 60]).is_ok());
+    assert!(!signature.has_part(0));
+    assert!(signature.add_part(1, vec![0; 60]).is_err(), "there is only one part");
+    assert!(signature.add_part(0, vec![0; 60]).is_ok());
+    assert!(signature.has_part(0));
 }
 
 #[rstest]

@@ -1,10 +1,12 @@
 //! Reads files and turns them into blocks.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::comparison::Comparison;
 use super::log::{Abandoned, Log, Outcome};
-use crate::delta::{Differ, Op, Signature, SignatureSpec};
+use crate::delta::{Op, Signature, SignatureSpec};
 use crate::model::{Listing, Problem, ProblemKind, RelPath};
 use crate::plan::{Basis, EntryRef};
 use crate::tree::{ContentReader, Parents, ReadError, Root};
@@ -29,22 +31,18 @@ pub struct Item {
     pub basis: Option<Basis>,
 }
 
-/// A signature as a receiver gave it; not yet checked.
-#[derive(Clone, Debug)]
-pub struct PeerSignature {
-    /// The lengths that were asked for.
-    pub spec: SignatureSpec,
-    /// The records.
-    pub bytes: Vec<u8>,
-}
-
-/// Where signatures of receivers' files come from.
+/// Where signatures of receivers' files come from: records that a peer made, not yet checked. They are by
+/// [`SignatureSpec::for_basis`], in [`Parts`](crate::delta::Parts).
 pub trait Signatures: Send {
     /// Says which items will be asked for, in order, so that asking costs no round trip for each. Those
     /// without a basis are passed over.
     fn announce(&mut self, items: &[Item]);
-    /// Waits for the signature of the next announced item; `None`: send it in full.
-    fn next(&mut self, item: &Item) -> Option<PeerSignature>;
+    /// Waits for the first part of the signature of the next announced item; `None`: send it in full.
+    fn first(&mut self, item: &Item) -> Option<Vec<u8>>;
+    /// Asks for the part of `item`'s signature that describes the bytes `part` of its basis.
+    fn ask(&mut self, item: &Item, part: Range<u64>);
+    /// Waits for the oldest part that was asked for and not answered; `None`: there is no more to be had.
+    fn answer(&mut self) -> Option<Vec<u8>>;
 }
 
 /// For items without a basis.
@@ -52,7 +50,11 @@ pub struct NoSignatures;
 
 impl Signatures for NoSignatures {
     fn announce(&mut self, _: &[Item]) {}
-    fn next(&mut self, _: &Item) -> Option<PeerSignature> {
+    fn first(&mut self, _: &Item) -> Option<Vec<u8>> {
+        None
+    }
+    fn ask(&mut self, _: &Item, _: Range<u64>) {}
+    fn answer(&mut self) -> Option<Vec<u8>> {
         None
     }
 }
@@ -115,8 +117,12 @@ impl From<ReadError> for Failed {
     }
 }
 
-/// A file, with the signature of the receivers' where there is one.
-type Pending = (RelPath, Option<(Basis, Arc<Signature>)>);
+/// A file, with what is known of the signature of the receivers' where there is one.
+struct Pending {
+    path: RelPath,
+    item: Item,
+    signature: Option<(Basis, Signature)>,
+}
 
 impl Encoder<'_> {
     fn run(&mut self, listing: &Listing, items: &[Item], signatures: &mut dyn Signatures) -> Result<(), Abandoned> {
@@ -124,9 +130,9 @@ impl Encoder<'_> {
         // Whole files first: the receivers compute signatures meanwhile.
         let whole = items.iter().filter(|item| item.basis.is_none());
         for item in whole.chain(items.iter().filter(|item| item.basis.is_some())) {
-            let signature = item.basis.and_then(|basis| checked_signature(item, basis, signatures));
-            let pending = (item.entry.path(listing), signature);
-            self.attempt(pending, &mut again)?;
+            let signature = item.basis.and_then(|basis| first_part(item, basis, signatures));
+            let pending = Pending { path: item.entry.path(listing), item: *item, signature };
+            self.attempt(pending, signatures, &mut again)?;
         }
         for pause in RETRY_PAUSES {
             if again.is_empty() {
@@ -135,36 +141,41 @@ impl Encoder<'_> {
             self.flush()?;
             std::thread::sleep(pause);
             for pending in std::mem::take(&mut again) {
-                self.attempt(pending, &mut again)?;
+                self.attempt(pending, signatures, &mut again)?;
             }
         }
-        for (path, _) in again {
+        for pending in again {
             let detail = "it kept changing while it was read; it was not sent";
-            self.outcome.problems.push(Problem::new(path, ProblemKind::Changing, detail));
+            self.outcome.problems.push(Problem::new(pending.path, ProblemKind::Changing, detail));
         }
         self.flush()
     }
 
     /// Encodes one file, or notes why not; a file that changed goes to `again`.
-    fn attempt(&mut self, pending: Pending, again: &mut Vec<Pending>) -> Result<(), Abandoned> {
-        match self.file(&pending) {
+    fn attempt(
+        &mut self,
+        mut pending: Pending,
+        signatures: &mut dyn Signatures,
+        again: &mut Vec<Pending>,
+    ) -> Result<(), Abandoned> {
+        match self.file(&mut pending, signatures) {
             Ok(()) => self.outcome.files += 1,
             Err(Failed::Abandoned) => return Err(Abandoned),
             Err(Failed::Read(ReadError::Changed)) => again.push(pending),
             Err(Failed::Read(error)) => {
-                let problem = Problem::new(pending.0, error.problem_kind(), error.to_string());
+                let problem = Problem::new(pending.path, error.problem_kind(), error.to_string());
                 self.outcome.problems.push(problem);
             }
         }
         Ok(())
     }
 
-    fn file(&mut self, (path, signature): &Pending) -> Result<(), Failed> {
-        let content = ContentReader::open(&mut self.parents, path)?;
-        match signature {
-            None if content.size_bytes() <= SMALL_FILE_BYTES => self.small(path, content),
-            _ => self.large(path, content, signature.as_ref()).inspect_err(|_| self.block.push(&Record::Cancel, &[])),
+    fn file(&mut self, pending: &mut Pending, signatures: &mut dyn Signatures) -> Result<(), Failed> {
+        let content = ContentReader::open(&mut self.parents, &pending.path)?;
+        if pending.signature.is_none() && content.size_bytes() <= SMALL_FILE_BYTES {
+            return self.small(&pending.path, content);
         }
+        self.large(pending, content, signatures).inspect_err(|_| self.block.push(&Record::Cancel, &[]))
     }
 
     fn small(&mut self, path: &RelPath, mut content: ContentReader) -> Result<(), Failed> {
@@ -188,64 +199,66 @@ impl Encoder<'_> {
 
     fn large(
         &mut self,
-        path: &RelPath,
+        pending: &mut Pending,
         mut content: ContentReader,
-        signature: Option<&(Basis, Arc<Signature>)>,
+        signatures: &mut dyn Signatures,
     ) -> Result<(), Failed> {
-        let basis = signature.map(|(basis, _)| (basis.size_bytes, basis.mtime));
-        let size_bytes = content.size_bytes();
-        let begin = Record::Begin { path: path.clone(), meta: content.meta().clone(), size_bytes, basis };
-        self.block.push(&begin, &[]);
-        let mut differ = signature.map(|(_, signature)| Differ::new(signature));
+        let basis = pending.signature.as_ref().map(|(basis, _)| (basis.size_bytes, basis.mtime));
+        let (size_bytes, meta) = (content.size_bytes(), content.meta().clone());
+        self.block.push(&Record::Begin { path: pending.path.clone(), meta, size_bytes, basis }, &[]);
         let mut buffer = std::mem::take(&mut self.buffer);
-        let copied = self.copy_content(&mut content, &mut buffer, differ.as_mut());
+        let copied = match &mut pending.signature {
+            None => self.whole(&mut content, &mut buffer),
+            Some((_, signature)) => {
+                let comparison = Comparison::new(&pending.item, signature, size_bytes, signatures);
+                self.compared(&mut content, &mut buffer, comparison)
+            }
+        };
         self.buffer = buffer;
         copied?;
-        if let Some(differ) = differ {
-            let mut sent = Ok(());
-            differ.finish(&mut |op| {
-                if sent.is_ok() {
-                    sent = self.op(op);
-                }
-            });
-            sent?;
-        }
         let digest = content.finish()?;
         self.block.push(&Record::End { digest }, &[]);
         self.flush_if_full()?;
         Ok(())
     }
 
-    /// Reads to the announced end, no further: a file that grows for ever ends too.
-    fn copy_content(
+    fn whole(&mut self, content: &mut ContentReader, buffer: &mut [u8]) -> Result<(), Failed> {
+        loop {
+            match self.read(content, buffer)? {
+                0 => return Ok(()),
+                read => self.literal(&buffer[..read])?,
+            }
+        }
+    }
+
+    fn compared(
         &mut self,
         content: &mut ContentReader,
         buffer: &mut [u8],
-        mut differ: Option<&mut Differ>,
+        mut comparison: Comparison<'_>,
     ) -> Result<(), Failed> {
-        let mut left = content.size_bytes();
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let read = content.read(&mut buffer[..want])?;
-            if read == 0 {
-                return Err(Failed::Read(ReadError::Changed));
-            }
-            left -= read as u64;
-            self.outcome.read_bytes += read as u64;
-            match &mut differ {
-                None => self.literal(&buffer[..read])?,
-                Some(differ) => {
-                    let mut sent = Ok(());
-                    differ.push(&buffer[..read], &mut |op| {
-                        if sent.is_ok() {
-                            sent = self.op(op);
-                        }
-                    });
-                    sent?;
+        let mut sent = Ok(());
+        loop {
+            let read = self.read(content, buffer)?;
+            let mut sink = |op: Op<'_>| {
+                if sent.is_ok() {
+                    sent = self.op(op);
                 }
+            };
+            if read == 0 {
+                comparison.finish(&mut sink);
+                return Ok(sent?);
             }
+            comparison.push(&buffer[..read], &mut sink);
+            std::mem::replace(&mut sent, Ok(()))?;
         }
-        Ok(())
+    }
+
+    /// Reads up to the length at the open, no further: a file that grows for ever ends too.
+    fn read(&mut self, content: &mut ContentReader, buffer: &mut [u8]) -> Result<usize, ReadError> {
+        let read = content.read(buffer)?;
+        self.outcome.read_bytes += read as u64;
+        Ok(read)
     }
 
     fn op(&mut self, op: Op<'_>) -> Result<(), Abandoned> {
@@ -282,9 +295,10 @@ impl Encoder<'_> {
     }
 }
 
-/// The signature of `item`'s basis, if a receiver gives one that is valid.
-fn checked_signature(item: &Item, basis: Basis, signatures: &mut dyn Signatures) -> Option<(Basis, Arc<Signature>)> {
-    let PeerSignature { spec, bytes } = signatures.next(item)?;
-    let signature = Signature::from_peer(spec, basis.size_bytes, bytes).ok()?;
-    Some((basis, Arc::new(signature)))
+/// The signature of `item`'s basis with its first part, if a receiver gives one that is valid.
+fn first_part(item: &Item, basis: Basis, signatures: &mut dyn Signatures) -> Option<(Basis, Signature)> {
+    let records = signatures.first(item)?;
+    let mut signature = Signature::new(SignatureSpec::for_basis(basis.size_bytes), basis.size_bytes).ok()?;
+    signature.add_part(0, records).ok()?;
+    Some((basis, signature))
 }

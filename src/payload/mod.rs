@@ -6,9 +6,10 @@
 //! produced before a reader is near.
 
 mod block;
+mod comparison;
 mod encode;
 mod log;
 
 pub use block::Block;
-pub use encode::{EncodeJob, Item, NoSignatures, PeerSignature, Signatures, encode};
+pub use encode::{EncodeJob, Item, NoSignatures, Signatures, encode};
 pub use log::{Abandoned, Log, LogError, LogReader, Outcome};

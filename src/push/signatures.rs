@@ -1,19 +1,21 @@
 //! Signatures of the hosts' files: asked of one host, used for all.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::delta::SignatureSpec;
+use crate::delta::{Parts, SignatureSpec};
 use crate::model::{Listing, RelPath};
-use crate::payload::{Item, PeerSignature, Signatures};
+use crate::payload::{Item, Signatures};
 use crate::plan::Basis;
 
-/// How many bytes of signatures may be under way or waiting.
-const AHEAD_BYTES: u64 = 8 << 20;
+/// How many bytes of files may be described ahead: a fraction of a second's work, after which a part of the file that is
+/// compared now gets its turn.
+const AHEAD_BYTES: u64 = 64 << 20;
 
 /// How many may be, however small: a host that is asked for more answers no sooner.
 const AHEAD_QUERIES: usize = 256;
@@ -26,13 +28,15 @@ pub(super) struct SignatureQuery {
     pub(super) path: RelPath,
     pub(super) basis: Basis,
     pub(super) spec: SignatureSpec,
+    /// Which bytes of the file are to be described.
+    pub(super) part: Range<u64>,
     /// Gets the records, or `None` if the file is not what was expected. Dropped with the session.
     pub(super) answer: blocking::Sender<Option<Vec<u8>>>,
 }
 
 struct Asked {
     item: Item,
-    spec: SignatureSpec,
+    part: Range<u64>,
     /// Which candidate.
     of: usize,
     answer: blocking::Receiver<Option<Vec<u8>>>,
@@ -45,32 +49,62 @@ pub(super) struct SharedSignatures {
     current: usize,
     listing: Arc<Listing>,
     announced: VecDeque<Item>,
+    /// First parts, of items to come.
     asked: VecDeque<Asked>,
+    /// Other parts, of the item that is compared now.
+    parts: VecDeque<Asked>,
 }
 
 impl SharedSignatures {
     pub(super) fn new(candidates: Vec<mpsc::UnboundedSender<SignatureQuery>>, listing: Arc<Listing>) -> Self {
-        SharedSignatures { candidates, current: 0, listing, announced: VecDeque::new(), asked: VecDeque::new() }
+        SharedSignatures {
+            candidates,
+            current: 0,
+            listing,
+            announced: VecDeque::new(),
+            asked: VecDeque::new(),
+            parts: VecDeque::new(),
+        }
     }
 
-    fn ask(&self, item: Item, basis: Basis, of: usize) -> Option<Asked> {
+    fn ask_of(&self, item: Item, part: Range<u64>, of: usize) -> Option<Asked> {
+        let basis = item.basis?;
         let spec = SignatureSpec::for_basis(basis.size_bytes);
         let (answer, receiver) = blocking::channel();
-        let query = SignatureQuery { path: item.entry.path(&self.listing), basis, spec, answer };
+        let query = SignatureQuery { path: item.entry.path(&self.listing), basis, spec, part: part.clone(), answer };
         // A closed channel shows as a dropped answer.
         let _ = self.candidates.get(of)?.send(query);
-        Some(Asked { item, spec, of, answer: receiver })
+        Some(Asked { item, part, of, answer: receiver })
     }
 
     fn ask_ahead(&mut self) {
-        let bytes = |asked: &Asked| asked.item.basis.map_or(0, |basis| asked.spec.signature_bytes(basis.size_bytes));
+        let bytes = |asked: &Asked| asked.part.end - asked.part.start;
         let mut ahead_bytes: u64 = self.asked.iter().map(bytes).sum();
         while self.asked.len() < AHEAD_QUERIES && (ahead_bytes < AHEAD_BYTES || self.asked.is_empty()) {
             let Some(item) = self.announced.pop_front() else { return };
-            let asked = item.basis.and_then(|basis| self.ask(item, basis, self.current));
+            let first = item.basis.map(|basis| {
+                let spec = SignatureSpec::for_basis(basis.size_bytes);
+                Parts::of(spec, basis.size_bytes).range(0)
+            });
+            let asked = first.and_then(|part| self.ask_of(item, part, self.current));
             let Some(asked) = asked else { return };
             ahead_bytes += bytes(&asked);
             self.asked.push_back(asked);
+        }
+    }
+
+    /// Waits for an answer, from one host after the other.
+    fn wait(&mut self, mut asked: Asked) -> Option<Vec<u8>> {
+        loop {
+            match asked.answer.recv_timeout(PATIENCE) {
+                Ok(Some(records)) => return Some(records),
+                // This host's file is not what was expected; another's may be.
+                Ok(None) => {}
+                // This host is gone or stuck: later questions go to the next one at once.
+                Err(_) => self.current = self.current.max(asked.of + 1),
+            }
+            let next = asked.of.max(self.current.saturating_sub(1)) + 1;
+            asked = self.ask_of(asked.item, asked.part, next)?;
         }
     }
 }
@@ -81,19 +115,19 @@ impl Signatures for SharedSignatures {
         self.ask_ahead();
     }
 
-    fn next(&mut self, item: &Item) -> Option<PeerSignature> {
-        let basis = item.basis?;
+    fn first(&mut self, item: &Item) -> Option<Vec<u8>> {
         self.ask_ahead();
-        let mut asked = self.asked.pop_front().filter(|asked| asked.item == *item)?;
-        loop {
-            match asked.answer.recv_timeout(PATIENCE) {
-                Ok(Some(bytes)) => return Some(PeerSignature { spec: asked.spec, bytes }),
-                // This host's file is not what was expected; another's may be.
-                Ok(None) => {}
-                // This host is gone or stuck: later questions go to the next one at once.
-                Err(_) => self.current = self.current.max(asked.of + 1),
-            }
-            asked = self.ask(*item, basis, asked.of.max(self.current.saturating_sub(1)) + 1)?;
-        }
+        let asked = self.asked.pop_front().filter(|asked| asked.item == *item)?;
+        self.wait(asked)
+    }
+
+    fn ask(&mut self, item: &Item, part: Range<u64>) {
+        // Without a host that can be asked there is nothing to wait for.
+        self.parts.extend(self.ask_of(*item, part, self.current));
+    }
+
+    fn answer(&mut self) -> Option<Vec<u8>> {
+        let asked = self.parts.pop_front()?;
+        self.wait(asked)
     }
 }

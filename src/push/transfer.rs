@@ -180,10 +180,11 @@ impl Feed<'_> {
         while let Some(query) = next {
             let id = self.next_id;
             self.next_id = self.next_id.wrapping_add(1);
-            let SignatureQuery { path, basis, spec, answer } = query;
-            let expected = spec.signature_bytes(basis.size_bytes);
-            self.asked.insert(id, Asked { bytes: Vec::new(), expected, answer });
-            requests.push(SignatureRequest { id, path, size_bytes: basis.size_bytes, mtime: basis.mtime, spec });
+            let SignatureQuery { path, basis, spec, part, answer } = query;
+            let (offset, bytes) = (part.start, part.end - part.start);
+            self.asked.insert(id, Asked { bytes: Vec::new(), expected: spec.signature_bytes(bytes), answer });
+            let (size_bytes, mtime) = (basis.size_bytes, basis.mtime);
+            requests.push(SignatureRequest { id, path, size_bytes, mtime, spec, offset, bytes });
             next = if requests.len() < MESSAGE_CHANGES / 8 { self.signatures.try_recv().ok() } else { None };
         }
         Ok(self.channel.send(&ToReceiver::GetSignatures { requests }).await?)

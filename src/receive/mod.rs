@@ -8,16 +8,18 @@
 //! |-------------|--------------|
 //! | `policy`    | which roots there are, and what may be done to them |
 //! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
-//! | `rebuild`   | a file that comes in pieces |
 //! | `session`   | which message may come when, and what answers it |
 //! | `inventory` | what the root holds |
 //! | `signature` | signatures of files, for deltas |
 //! | `writer`    | content: staged, checked, placed |
+//! | `rebuild`   | a file that comes in pieces |
+//! | `digester`  | its digest, on a thread of its own |
 //! | `changes`   | changes without content |
 //! | `owners`    | which local numbers the primary's owners become |
 //! | `state`     | the record that a fleet leaves in a root |
 
 mod changes;
+mod digester;
 mod inventory;
 mod link;
 mod owners;

@@ -4,16 +4,26 @@
 //! may change while it is read: then the digest does not match, and the file is asked for in full.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::{FsWord, copy_file_range, fstatfs};
+
+use super::digester::Digester;
 use super::writer::{WriteError, Writer};
 use crate::delta::{Op, PatchCheck};
-use crate::model::{Digest, Hasher, Kind, Meta, RelPath, Timestamp};
+use crate::model::{Digest, Kind, Meta, RelPath, Timestamp};
 use crate::tree::{StagedFile, open_basis};
 
-/// How much of a basis is read at a time.
-pub(super) const COPY_BYTES: usize = 256 << 10;
+/// Filesystems on which files can share blocks, by their magic numbers: XFS, Btrfs, bcachefs. Elsewhere the kernel would
+/// copy, and the copy would have to be read once more for the digest.
+const SHARING: [FsWord; 3] = [0x5846_5342, 0x9123_683e, 0xca45_1a4e];
+
+/// Length of the blocks that are shared.
+const SHARED_BLOCK_BYTES: u64 = 4096;
+
+/// From here on sharing is worth its calls.
+const SHARE_FROM_BYTES: u64 = 64 << 10;
 
 /// A file that comes in pieces.
 pub(super) struct Open {
@@ -27,8 +37,9 @@ pub(super) struct Open {
 struct Target {
     staged: StagedFile,
     basis: Option<File>,
+    /// Whether blocks of the basis can be shared instead of copied.
+    shares: bool,
     check: PatchCheck,
-    hasher: Hasher,
     /// Whether the content ends with a hole, so that the length must be set.
     hole_at_end: bool,
 }
@@ -59,11 +70,12 @@ impl Writer<'_> {
         let local = self.local(&Kind::file(size_bytes), &open.meta);
         match self.staging.create_file(local.mode) {
             Ok(staged) => {
+                self.digester.begin(size_bytes);
                 open.target = Some(Target {
                     staged,
+                    shares: basis_file.as_ref().is_some_and(can_share),
                     basis: basis_file,
                     check: PatchCheck::new(basis_bytes, size_bytes),
-                    hasher: Hasher::new(),
                     hole_at_end: false,
                 });
             }
@@ -76,14 +88,14 @@ impl Writer<'_> {
     pub(super) fn piece(&mut self, op: Op<'_>) -> Result<(), WriteError> {
         let open = self.open.as_mut().ok_or(WriteError::Protocol("a piece of a file that did not begin"))?;
         let Some(target) = &mut open.target else { return Ok(()) };
+        let at = target.check.made_bytes();
         target.check.check(&op).map_err(|_| WriteError::Protocol("a piece that does not fit its file"))?;
         target.hole_at_end = false;
         let written = match op {
             Op::Literal(content) => {
-                target.hasher.update(content);
-                target.staged.file().write_all(content)
+                target.staged.file().write_all_at(content, at).and_then(|()| self.digester.add(content))
             }
-            Op::Copy { offset, len } => target.copy(offset, len, &mut self.buffer),
+            Op::Copy { offset, len } => target.copy(offset, at, len, &mut self.digester),
         };
         self.bytes_done += match op {
             Op::Literal(content) => content.len() as u64,
@@ -101,17 +113,17 @@ impl Writer<'_> {
         // As a literal of that length, which it stands for: it must fit, and its zeros are hashed.
         let mut left = bytes;
         let zeros = [0; 64 << 10];
-        while left > 0 {
+        let mut hashed = Ok(());
+        while left > 0 && hashed.is_ok() {
             let step = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
             let fits = target.check.check(&Op::Literal(&zeros[..step]));
             fits.map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
-            target.hasher.update(&zeros[..step]);
+            hashed = self.digester.add(&zeros[..step]);
             left -= step as u64;
         }
         target.hole_at_end = true;
-        let skip = i64::try_from(bytes).map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
-        match io::Seek::seek(target.staged.file(), io::SeekFrom::Current(skip)) {
-            Ok(_) => Ok(()),
+        match hashed {
+            Ok(()) => Ok(()),
             Err(error) => self.fail_open(error),
         }
     }
@@ -119,8 +131,11 @@ impl Writer<'_> {
     pub(super) fn end(&mut self, digest: Digest) -> Result<(), WriteError> {
         let open = self.open.take().ok_or(WriteError::Protocol("the end of a file that did not begin"))?;
         let Some(mut target) = open.target else { return Ok(()) };
-        let whole = target.check.finish().is_ok() && target.hasher.finish() == digest;
-        if !whole {
+        let found = match self.digester.finish() {
+            Ok(found) => found,
+            Err(error) => return self.fail(open.path, error),
+        };
+        if target.check.finish().is_err() || found != digest {
             self.resend.push(open.path);
             return Ok(());
         }
@@ -143,20 +158,60 @@ impl Writer<'_> {
 }
 
 impl Target {
-    fn copy(&mut self, offset: u64, bytes: u64, buffer: &mut [u8]) -> io::Result<()> {
+    /// Takes `bytes` from `offset` of the basis to `at` of the new file.
+    fn copy(&mut self, offset: u64, at: u64, bytes: u64, digester: &mut Digester) -> io::Result<()> {
+        let mut done = 0;
+        if self.shares && bytes >= SHARE_FROM_BYTES && offset % SHARED_BLOCK_BYTES == at % SHARED_BLOCK_BYTES {
+            let head = offset.next_multiple_of(SHARED_BLOCK_BYTES) - offset;
+            self.copy_bytes(offset, at, head, digester)?;
+            let whole = (bytes - head) / SHARED_BLOCK_BYTES * SHARED_BLOCK_BYTES;
+            done = head + self.share(offset + head, at + head, whole)?;
+            // Of what is in the new file, not of the basis: that may be written to meanwhile.
+            digester.add_range(self.staged.file(), at + head..at + done)?;
+        }
+        self.copy_bytes(offset + done, at + done, bytes - done, digester)
+    }
+
+    /// Shares blocks of the basis, as far as that goes; how many bytes it went.
+    fn share(&mut self, offset: u64, at: u64, bytes: u64) -> io::Result<u64> {
         let basis = self.basis.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-        let (mut at, mut left) = (offset, bytes);
-        while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let read = basis.read_at(&mut buffer[..want], at)?;
+        let (mut from, mut to) = (offset, at);
+        while from < offset + bytes {
+            let left = usize::try_from(offset + bytes - from).unwrap_or(usize::MAX);
+            match copy_file_range(basis, Some(&mut from), self.staged.file(), Some(&mut to), left) {
+                Ok(1..) => {}
+                Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                // The end of a basis that became shorter, or a filesystem that does not like it after all.
+                Ok(0) | Err(_) => {
+                    self.shares = false;
+                    break;
+                }
+            }
+        }
+        Ok(from - offset)
+    }
+
+    fn copy_bytes(&mut self, offset: u64, at: u64, bytes: u64, digester: &mut Digester) -> io::Result<()> {
+        let basis = self.basis.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut done = 0;
+        while done < bytes {
+            let mut piece = digester.piece()?;
+            let want = usize::try_from(bytes - done).unwrap_or(usize::MAX).min(piece.len());
+            let read = basis.read_at(&mut piece[..want], offset + done)?;
+            self.staged.file().write_all_at(&piece[..read], at + done)?;
+            digester.add_piece(piece, read)?;
             if read == 0 {
                 // The basis became shorter: the digest will not match, and the file comes again.
                 return Ok(());
             }
-            self.hasher.update(&buffer[..read]);
-            self.staged.file().write_all(&buffer[..read])?;
-            (at, left) = (at + read as u64, left - read as u64);
+            done += read as u64;
         }
         Ok(())
     }
+}
+
+fn can_share(basis: &File) -> bool {
+    fstatfs(basis).is_ok_and(|stat| SHARING.contains(&stat.f_type))
 }

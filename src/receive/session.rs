@@ -15,8 +15,9 @@ use thiserror::Error;
 use super::inventory::Listed;
 use super::link::{PrimaryLink, standard_streams};
 use super::policy::{Durability, OwnerPolicy, Policy, Roots};
+use super::signature::Signatures;
 use super::writer::{WriteError, Writer};
-use super::{owners, signature, state};
+use super::{owners, state};
 use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, Problem, RelPath, Sequence, Term};
 use crate::tree::{Root, RootError, StageError, Staging, SystemOwners, read_state};
 use crate::wire::{
@@ -290,7 +291,8 @@ impl Session<'_> {
             writer.foreign_users = owners::foreign_users(&begin.names, &self.policy.owner, &self.owners, own);
         }
         let mut root_meta = None;
-        let finish = self.take_changes(&mut writer, &mut root_meta).map_err(|end| end.on(&path))?;
+        let signatures = Signatures::new(&root, &self.link.output);
+        let finish = self.take_changes(&mut writer, signatures, &mut root_meta).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || kept;
         let outcome = self.finish(writer, hello, finish, root_meta, keep_state).map_err(|end| end.on(&path))?;
         Ok(self.link.send(&ToPrimary::Committed(outcome))?)
@@ -300,6 +302,7 @@ impl Session<'_> {
     fn take_changes(
         &mut self,
         writer: &mut Writer,
+        mut signatures: Signatures,
         root_meta: &mut Option<Meta>,
     ) -> Result<(Sequence, bool), WriteEnd> {
         let mut told = Instant::now();
@@ -317,8 +320,8 @@ impl Session<'_> {
             match decode(&frame.body).map_err(End::Wire)? {
                 ToReceiver::Heartbeat => {}
                 ToReceiver::GetSignatures { requests } => {
-                    for request in &requests {
-                        signature::answer(request, writer.applier.parents(), &self.link.output).map_err(End::Wire)?;
+                    for request in requests {
+                        signatures.ask(request).map_err(WriteError::Failed)?;
                     }
                 }
                 _ if writer.is_inside_file() => return Err(misplaced("a message inside a file").into()),

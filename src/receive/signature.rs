@@ -1,43 +1,99 @@
-//! Signatures of files that the primary will send as a delta.
+//! Signatures of files that the primary will send as a delta, made on a thread of their own: the primary compares one part
+//! of a file while the next is described, and other content is placed meanwhile.
 
-use std::io::Read;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::link::Output;
-use crate::delta::Signer;
-use crate::tree::{Parents, open_basis};
+use crate::delta::{Parts, Signer};
+use crate::tree::{Parents, Root, open_basis};
 use crate::wire::{SignatureRequest, ToPrimary, WireError};
-
-/// How much is read at a time.
-const READ_BYTES: usize = 1 << 20;
 
 /// Signature bytes in one message.
 const MESSAGE_BYTES: usize = 1 << 20;
 
+/// Questions that wait for an answer; with more of them nothing is read from the primary until one was answered.
+const QUESTIONS: usize = 1024;
+
+/// Answers questions for signatures, in their order. Dropping it leaves the rest unanswered.
+pub(super) struct Signatures {
+    root: Root,
+    output: Output,
+    questions: Option<SyncSender<SignatureRequest>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Signatures {
+    /// For files of `root`; the answers go to `output`.
+    pub(super) fn new(root: &Root, output: &Output) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        Signatures { root: root.clone(), output: output.clone(), questions: None, ended }
+    }
+
+    /// Takes a question.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub(super) fn ask(&mut self, request: SignatureRequest) -> io::Result<()> {
+        let questions = match &self.questions {
+            Some(questions) => questions,
+            None => self.questions.insert(self.start()?),
+        };
+        // If the thread is gone, so is the link, which is noticed where it is read.
+        let _ = questions.send(request);
+        Ok(())
+    }
+
+    fn start(&self) -> io::Result<SyncSender<SignatureRequest>> {
+        let (questions, asked) = sync_channel(QUESTIONS);
+        let (parents, output, ended) = (Parents::new(&self.root), self.output.clone(), Arc::clone(&self.ended));
+        std::thread::Builder::new().name("signatures".into()).spawn(move || serve(&asked, parents, &output, &ended))?;
+        Ok(questions)
+    }
+}
+
+impl Drop for Signatures {
+    fn drop(&mut self) {
+        // The thread is not waited for: it may be stuck in a write that nobody reads, and ends with the process.
+        self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+fn serve(asked: &Receiver<SignatureRequest>, mut parents: Parents, output: &Output, ended: &AtomicBool) {
+    for request in asked {
+        if ended.load(Ordering::Relaxed) || answer(&request, &mut parents, output).is_err() {
+            return;
+        }
+    }
+}
+
 /// Answers one request. A file that is not as the inventory said gets no signature, and so does
 /// one whose block lengths are out of bounds: then the primary sends it whole.
-pub(super) fn answer(request: &SignatureRequest, parents: &mut Parents, output: &Output) -> Result<(), WireError> {
+fn answer(request: &SignatureRequest, parents: &mut Parents, output: &Output) -> Result<(), WireError> {
     match sign(request, parents, output)? {
         Some(rest) => output.send(&ToPrimary::Signature { id: request.id, bytes: rest, last: true }),
         None => output.send(&ToPrimary::NoSignature { id: request.id }),
     }
 }
 
-/// Sends all but the last part; `None` where there is no signature.
+/// Sends all but the last records; `None` where there is no signature.
 fn sign(request: &SignatureRequest, parents: &mut Parents, output: &Output) -> Result<Option<Vec<u8>>, WireError> {
-    let Ok(mut signer) = Signer::new(request.spec, request.size_bytes) else { return Ok(None) };
-    let Ok((mut file, stat)) = open_basis(parents, &request.path) else { return Ok(None) };
-    if stat.size_bytes != request.size_bytes || stat.mtime != request.mtime {
-        return Ok(None);
-    }
-    let mut buffer = vec![0; READ_BYTES];
+    let Some((mut signer, file)) = open(request, parents) else { return Ok(None) };
+    let mut buffer = vec![0; signer.batch_bytes()];
     let mut pending = Vec::new();
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => signer.update(&buffer[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return Ok(None),
+    let mut done = 0;
+    while done < request.bytes {
+        let want = usize::try_from(request.bytes - done).unwrap_or(usize::MAX).min(buffer.len());
+        // A file that became shorter or cannot be read.
+        if file.read_exact_at(&mut buffer[..want], request.offset + done).is_err() {
+            return Ok(None);
         }
+        done += want as u64;
+        signer.update(&buffer[..want]);
         pending.append(&mut signer.take());
         if pending.len() >= MESSAGE_BYTES {
             let bytes = std::mem::take(&mut pending);
@@ -47,4 +103,17 @@ fn sign(request: &SignatureRequest, parents: &mut Parents, output: &Output) -> R
     let Ok(rest) = signer.finish() else { return Ok(None) };
     pending.extend_from_slice(&rest);
     Ok(Some(pending))
+}
+
+/// The file of `request` and a signer for the part that is asked for, if all is in order.
+fn open(request: &SignatureRequest, parents: &mut Parents) -> Option<(Signer, File)> {
+    let SignatureRequest { path, size_bytes, mtime, spec, offset, bytes, .. } = request;
+    // The bounds hold for the file as a whole, so that no cutting gets around them.
+    spec.validate(*size_bytes).ok()?;
+    if !Parts::of(*spec, *size_bytes).allows(*spec, *offset, *bytes) {
+        return None;
+    }
+    let (file, stat) = open_basis(parents, path).ok()?;
+    let is_expected = stat.size_bytes == *size_bytes && stat.mtime == *mtime;
+    Some((Signer::new(*spec, *bytes).ok()?, file)).filter(|_| is_expected)
 }

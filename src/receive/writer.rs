@@ -7,8 +7,9 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Write};
 
+use super::digester::Digester;
 use super::policy::{Durability, Policy};
-use super::rebuild::{COPY_BYTES, Open};
+use super::rebuild::Open;
 use crate::delta::Op;
 use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
 use crate::tree::{Applier, LocalMeta, Root, Staged, Staging, problem_kind};
@@ -60,7 +61,7 @@ pub(super) struct Writer<'a> {
     waiting_bytes: u64,
     pub(super) resend: Vec<RelPath>,
     pub(super) open: Option<Open>,
-    pub(super) buffer: Vec<u8>,
+    pub(super) digester: Digester,
     pub(super) files_done: u64,
     pub(super) bytes_done: u64,
     problem_bytes: usize,
@@ -84,7 +85,7 @@ impl<'a> Writer<'a> {
             waiting_bytes: 0,
             resend: Vec::new(),
             open: None,
-            buffer: vec![0; COPY_BYTES],
+            digester: Digester::default(),
             files_done: 0,
             bytes_done: 0,
             problem_bytes: 0,

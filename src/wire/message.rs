@@ -144,6 +144,10 @@ pub struct SignatureRequest {
     pub mtime: Timestamp,
     /// Block and hash lengths.
     pub spec: SignatureSpec,
+    /// Where the part begins that is to be described: a whole number of blocks.
+    pub offset: u64,
+    /// Length of that part: a whole number of blocks, or up to the end of the file.
+    pub bytes: u64,
 }
 
 /// What is about to come, so that the receiver can say no before anything changes.
