@@ -1,8 +1,9 @@
 //! The write end of the pipe that leads to a receiver.
 //!
 //! Two things keep a host cheap. Blocks that lie in a file are spliced: the pipe takes their pages, and nothing
-//! is copied. And the pipe is large and is filled in large steps: whoever reads it takes 16 or 32 KiB at a
-//! time, and following each read with a write of its own costs more than moving the bytes.
+//! is copied. And the pipe is large and is filled in large steps: ssh takes 16 or 32 KiB at a time, and following
+//! each read with a write of its own costs more than moving the bytes. A receiver on this host takes all there is;
+//! then there is no reason to rest.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,12 +19,17 @@ use crate::payload::Block;
 /// limit of a user; whoever is beyond keeps the pipe as it is.
 const PIPE_BYTES: usize = 1 << 20;
 
-/// Size from which a full pipe is left alone for a while.
+/// Size from which a full pipe can be left alone for a while.
 const ROOMY_BYTES: usize = 512 << 10;
 
-/// How long a full, roomy pipe is left alone after its reader took something. In that time the fastest of
-/// readers (500 MB/s) does not empty it.
+/// How long a full, roomy pipe is left alone after its reader took something.
 const REST: Duration = Duration::from_millis(1);
+
+/// A reader that takes less than this at a time is rested for.
+const SMALL_BYTES: usize = 128 << 10;
+
+/// A reader that takes more than this during a rest is too fast to be rested for.
+const LARGE_BYTES: usize = 384 << 10;
 
 /// Why a block did not get through.
 #[derive(Debug)]
@@ -39,6 +45,8 @@ pub(super) struct Output {
     pipe: pipe::Sender,
     enlarged: bool,
     roomy: bool,
+    /// Whether the reader takes little at a time.
+    rests: bool,
     splices: bool,
 }
 
@@ -48,14 +56,22 @@ impl Output {
     /// # Errors
     /// It is no pipe, or the runtime cannot watch it.
     pub(super) fn new(pipe: OwnedFd) -> io::Result<Self> {
-        Ok(Output { pipe: pipe::Sender::from_owned_fd(pipe)?, enlarged: false, roomy: false, splices: true })
+        Ok(Output {
+            pipe: pipe::Sender::from_owned_fd(pipe)?,
+            enlarged: false,
+            roomy: false,
+            rests: false,
+            splices: true,
+        })
     }
 
     /// Writes all of `bytes`.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
         let mut done = 0;
         while done < bytes.len() {
-            done += self.step(|pipe| rustix::io::write(pipe, &bytes[done..])).await.map_err(|_| OutputError::Link)?;
+            let rest = &bytes[done..];
+            let moved = self.step(rest.len(), |pipe| rustix::io::write(pipe, rest)).await;
+            done += moved.map_err(|_| OutputError::Link)?;
         }
         Ok(())
     }
@@ -69,7 +85,7 @@ impl Output {
         let mut done = 0;
         while let (Some((file, offset)), true) = (block.pages(), done < count && self.splices) {
             let mut at = offset + (start + done) as u64;
-            let moved = self.step(|pipe| {
+            let moved = self.step(count - done, |pipe| {
                 // Pages that were given to the disk meanwhile are waited for here; they rarely were.
                 splice(file, Some(&mut at), pipe, None, count - done, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
             });
@@ -97,17 +113,28 @@ impl Output {
         }
     }
 
-    /// Does `act`, which moves some bytes without waiting, as soon as there is room for some.
-    async fn step(&self, mut act: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>) -> Result<usize, Errno> {
+    /// Does `act`, which moves up to `wanted` bytes without waiting, as soon as there is room for some.
+    async fn step(
+        &mut self,
+        wanted: usize,
+        mut act: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>,
+    ) -> Result<usize, Errno> {
         let mut was_full = false;
         loop {
             // Fails only when the runtime ends.
             self.pipe.writable().await.map_err(|_| Errno::PIPE)?;
-            if was_full && self.roomy {
+            if was_full && self.rests {
                 tokio::time::sleep(REST).await;
             }
             match self.pipe.try_io(|| Ok(act(self.pipe.as_fd())?)) {
-                Ok(moved) => return Ok(moved),
+                Ok(moved) => {
+                    if was_full && moved > LARGE_BYTES {
+                        self.rests = false;
+                    } else if was_full && moved < wanted.min(SMALL_BYTES) {
+                        self.rests = self.roomy;
+                    }
+                    return Ok(moved);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => was_full = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::PIPE)),
