@@ -10,6 +10,10 @@ const SEGMENT_BYTES: usize = 4 << 20;
 /// Longest literal that a [`Differ`] hands out, in bytes; longer ones come in pieces, so that each fits a block of payload.
 pub const MAX_LITERAL_BYTES: usize = 1 << 20;
 
+/// Longest copy that a [`Differ`] hands out, but for a block, in bytes: the other side does not wait for the end of a long
+/// match before it begins.
+const MAX_COPY_BYTES: u64 = 4 << 20;
+
 /// Shortest piece of content that is handed out without being buffered, in bytes. Shorter ones are gathered: how a caller
 /// cuts the content must not show in the number of operations.
 const UNBUFFERED_BYTES: usize = 64 << 10;
@@ -20,8 +24,8 @@ const ALIGNED_BLOCKS: usize = 8;
 /// Bytes searched after the last good match before the search begins to skip.
 const SEARCH_BYTES: u64 = 1 << 20;
 
-/// Bytes searched between two skips.
-const PROBE_BYTES: u64 = 128 << 10;
+/// Bytes searched between two skips, at least; two blocks, so that one of them lies there whole, if that is more.
+const PROBE_BYTES: u64 = 32 << 10;
 
 /// A skip is this fraction of what has gone unmatched: the bound of what skipping can lose.
 const SKIP_FRACTION: u64 = 8;
@@ -103,7 +107,7 @@ enum Mode {
 ///
 /// **Content that has nothing in common** must not cost a search of every byte. Searching is paid from a credit of 1 MiB,
 /// refilled by matches (4 bytes for each byte matched). When it is gone, an eighth of what has gone unmatched so far is
-/// taken as literal unseen, then 128 KiB are searched, and so on until the credit is full again. So of 1 GiB of unrelated
+/// taken as literal unseen, then 32 KiB (or two blocks) are searched, and so on until the credit is full again. So of 1 GiB of unrelated
 /// content less than 1 % is searched, and after `u` unmatched bytes (counted since the credit was last full) content that
 /// matches again is found at the latest `u / 8` bytes and three blocks after it begins.
 ///
@@ -458,7 +462,7 @@ impl Output {
     fn copy(&mut self, offset: u64, len: u64, sink: &mut impl FnMut(Op<'_>)) {
         self.stats.matched_bytes += len;
         match &mut self.pending {
-            Some((start, pending)) if *start + *pending == offset => *pending += len,
+            Some((start, pending)) if *start + *pending == offset && *pending < MAX_COPY_BYTES => *pending += len,
             _ => {
                 self.flush(sink);
                 self.pending = Some((offset, len));

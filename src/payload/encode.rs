@@ -18,6 +18,9 @@ const SMALL_FILE_BYTES: u64 = 128 << 10;
 /// How much is read at a time of a larger one.
 const READ_BYTES: usize = 256 << 10;
 
+/// How much may be copied by receivers before they are told to: a block that holds little is sent then.
+const COPY_AHEAD_BYTES: u64 = 8 << 20;
+
 /// Pauses before files that changed while they were read are tried again. A writer that is still
 /// at it after the last is reported, and the next cycle tries anew.
 const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
@@ -82,6 +85,7 @@ pub fn encode(job: EncodeJob, log: &Log) {
         log,
         level,
         block: BlockWriter::new(),
+        copied_bytes: 0,
         buffer: vec![0; READ_BYTES],
         outcome: Outcome::default(),
     };
@@ -95,6 +99,8 @@ struct Encoder<'a> {
     log: &'a Log,
     level: Option<i32>,
     block: BlockWriter,
+    /// Bytes that the copies in `block` stand for.
+    copied_bytes: u64,
     buffer: Vec<u8>,
     outcome: Outcome,
 }
@@ -265,6 +271,7 @@ impl Encoder<'_> {
         match op {
             Op::Copy { offset, len } => {
                 self.outcome.matched_bytes += len;
+                self.copied_bytes += len;
                 self.block.push(&Record::Copy { offset, bytes: len }, &[]);
                 self.flush_if_full()
             }
@@ -284,13 +291,14 @@ impl Encoder<'_> {
     }
 
     fn flush_if_full(&mut self) -> Result<(), Abandoned> {
-        if self.block.is_full() { self.flush() } else { Ok(()) }
+        if self.block.is_full() || self.copied_bytes >= COPY_AHEAD_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Abandoned> {
         if self.block.is_empty() {
             return Ok(());
         }
+        self.copied_bytes = 0;
         self.log.append(self.block.take_frame(self.level))
     }
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Frame, FrameKind, MAX_FRAME_BYTES, WireError, frame_bytes};
+use super::frame::{Frame, FrameKind, HEADER_BYTES, MAX_FRAME_BYTES, WireError, frame_bytes, header_bytes};
 use crate::model::{Digest, Meta, RelPath, Timestamp};
 
 /// A block is closed when it holds this much.
@@ -75,15 +75,21 @@ impl Record {
 }
 
 /// Builds blocks.
-#[derive(Default)]
 pub struct BlockWriter {
+    /// Room for the header of a frame, then the records: a block that is not compressed is a frame as it lies here.
     bytes: Vec<u8>,
+}
+
+impl Default for BlockWriter {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl BlockWriter {
     /// An empty block.
     pub fn new() -> Self {
-        Self::default()
+        BlockWriter { bytes: vec![0; HEADER_BYTES] }
     }
 
     /// Adds a record and its content.
@@ -96,33 +102,41 @@ impl BlockWriter {
 
     /// Bytes in the block so far.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - HEADER_BYTES
     }
 
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len() == 0
     }
 
     /// Whether it is time to close the block.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() >= BLOCK_TARGET_BYTES
+        self.len() >= BLOCK_TARGET_BYTES
     }
 
     /// Room for content until the block is full.
     pub fn room(&self) -> usize {
-        BLOCK_TARGET_BYTES.saturating_sub(self.bytes.len())
+        BLOCK_TARGET_BYTES.saturating_sub(self.len())
     }
 
     /// The block as the bytes of a frame, compressed at zstd's `level` where given and where a
     /// sample says that it pays; empties the writer.
     pub fn take_frame(&mut self, level: Option<i32>) -> Vec<u8> {
-        let frame = match level.and_then(|level| compress(&self.bytes, level)) {
-            Some(packed) => frame_bytes(FrameKind::CompressedBlock, &packed),
-            None => frame_bytes(FrameKind::Block, &self.bytes),
-        };
-        self.bytes.clear();
-        frame
+        match level.and_then(|level| compress(&self.bytes[HEADER_BYTES..], level)) {
+            Some(packed) => {
+                self.bytes.truncate(HEADER_BYTES);
+                frame_bytes(FrameKind::CompressedBlock, &packed)
+            }
+            None => {
+                let header = header_bytes(FrameKind::Block, self.len());
+                self.bytes[..HEADER_BYTES].copy_from_slice(&header);
+                // The next block will be about as long.
+                let mut next = Vec::with_capacity(self.bytes.capacity());
+                next.resize(HEADER_BYTES, 0);
+                std::mem::replace(&mut self.bytes, next)
+            }
+        }
     }
 }
 

@@ -88,12 +88,17 @@ pub struct Frame {
 /// # Panics
 /// Never for a body of at most [`MAX_FRAME_BYTES`], which is the caller's duty.
 pub fn frame_bytes(kind: FrameKind, body: &[u8]) -> Vec<u8> {
-    debug_assert!(body.len() <= MAX_FRAME_BYTES);
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
-    bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
-    bytes.push(kind as u8);
+    bytes.extend_from_slice(&header_bytes(kind, body.len()));
     bytes.extend_from_slice(body);
     bytes
+}
+
+/// The header of a frame whose body has `body_bytes`.
+pub(super) fn header_bytes(kind: FrameKind, body_bytes: usize) -> [u8; HEADER_BYTES] {
+    debug_assert!(body_bytes <= MAX_FRAME_BYTES);
+    let [a, b, c, d] = u32::try_from(body_bytes).unwrap_or(u32::MAX).to_le_bytes();
+    [a, b, c, d, kind as u8]
 }
 
 /// Reads the next frame; `None` at an orderly end between two frames.
