@@ -285,7 +285,7 @@ fn needs(waiting: &[(usize, Brought)]) -> Vec<Need> {
     let mut needs: Vec<Need> = Vec::new();
     for (place, (_, brought)) in waiting.iter().enumerate() {
         let files = brought.plan.files.iter();
-        let items: Vec<Item> = files.map(|file| Item { entry: file.step.entry, basis: file.basis }).collect();
+        let items: Vec<Item> = files.map(|file| Item { entry: file.step.entry, basis: file.basis() }).collect();
         match needs.iter_mut().find(|need| need.items == items) {
             Some(need) => need.places.push(place),
             None => needs.push(Need { items, places: vec![place] }),
@@ -341,6 +341,7 @@ pub(super) fn private_log(source: &Source, items: Vec<Item>, remote: bool) -> Lo
 
 /// The items of `plan` whose paths are in `paths`, without a basis.
 pub(super) fn items_of(plan: &Plan, source: &Source, paths: &HashSet<RelPath>) -> Vec<Item> {
-    let files = plan.files.iter().filter(|file| paths.contains(&file.step.entry.path(&source.listing)));
-    files.map(|file| Item { entry: file.step.entry, basis: None }).collect()
+    let steps = plan.reuses.iter().map(|reuse| &reuse.step).chain(plan.files.iter().map(|file| &file.step));
+    let entries = steps.map(|step| step.entry).filter(|entry| paths.contains(&entry.path(&source.listing)));
+    entries.map(|entry| Item { entry, basis: None }).collect()
 }

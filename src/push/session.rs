@@ -12,7 +12,7 @@ use super::rendezvous::{Brought, Event, Verdict};
 use super::report::{HostReport, HostState};
 use super::source::Source;
 use super::{HostJob, RootJob, inventory, transfer};
-use crate::model::RelPath;
+use crate::model::{Position, RelPath};
 use crate::observe::Phase;
 use crate::payload::LogError;
 use crate::plan::guard::{GuardRefusal, Ownership};
@@ -192,8 +192,14 @@ impl Session<'_> {
         }
         let _sending = self.context.sending.acquire().await.ok();
         job.monitor.phase(&self.report.name, Phase::Sending);
-        let work =
-            transfer::Work { job: &job, source: &source, plan: &plan, remote: self.task.endpoint.is_remote(), record };
+        let work = transfer::Work {
+            job: &job,
+            source: &source,
+            plan: &plan,
+            remote: self.task.endpoint.is_remote(),
+            record,
+            position: Position::default(),
+        };
         transfer::run(channel, work, content, signatures, &mut self.report).await?;
         Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Done })
     }
@@ -223,6 +229,7 @@ impl Session<'_> {
             return Err(ChannelError::Unexpected("a protocol that was not offered").into());
         }
         self.tell(Event::Welcomed(self.host));
+        channel.send(&ToReceiver::List).await?;
         job.monitor.phase(&self.report.name, Phase::Comparing);
         let ToPrimary::Inventory(inventory) = channel.receive().await? else {
             return Err(ChannelError::Unexpected("something else than an inventory").into());

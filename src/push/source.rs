@@ -182,6 +182,7 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>) -> Result<Source, Guar
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Expected;
     use crate::plan::{Removal, Totals};
 
     #[test]
@@ -191,8 +192,10 @@ mod tests {
         std::fs::write(directory.path().join("d/kept"), "x").unwrap();
         let root = Arc::new(Root::open(directory.path()).unwrap());
         let source = Source { root, listing: Arc::default(), problems: Vec::new(), digests: Mutex::default() };
-        let removal =
-            |(name, directory): (&str, bool)| Removal { path: RelPath::new(name.as_bytes()).unwrap(), directory };
+        let removal = |(name, directory): (&str, bool)| Removal {
+            path: RelPath::new(name.as_bytes()).unwrap(),
+            was: if directory { Expected::Directory } else { Expected::Special },
+        };
         let planned = [("d/kept", false), ("d/gone", false), ("d", true), ("d/kept/below", false), ("e/f", false)];
         let totals = Totals { deleted: 5, overwritten: 6, ..Totals::default() };
         let mut plan = Plan { removals: planned.map(removal).to_vec(), totals, ..Plan::default() };

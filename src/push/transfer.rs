@@ -13,10 +13,10 @@ use super::report::HostReport;
 use super::session::SessionError;
 use super::signatures::SignatureQuery;
 use super::source::Source;
-use crate::model::{Kind, Meta, Problem, ProblemKind, RelPath, Sequence};
+use crate::model::{Expected, Kind, Meta, Position, Problem, ProblemKind, RelPath};
 use crate::observe::Phase;
 use crate::payload::LogReader;
-use crate::plan::{EntryRef, Plan};
+use crate::plan::{EntryRef, MoveStep, Plan};
 use crate::wire::{Begin, Change, SignatureRequest, ToPrimary, ToReceiver};
 
 /// Changes in one message, at most.
@@ -38,6 +38,8 @@ pub(super) struct Work<'a> {
     pub(super) remote: bool,
     /// The fleet's record is to be written there.
     pub(super) record: bool,
+    /// What the host has when all is done.
+    pub(super) position: Position,
 }
 
 /// Does it.
@@ -57,14 +59,14 @@ pub(super) async fn run(
     };
     channel.send(&ToReceiver::Begin(begin)).await?;
     send_changes(channel, changes_before(plan, source)).await?;
-    if !plan.files.is_empty() {
+    if !plan.files.is_empty() || !plan.reuses.is_empty() {
         let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
         feed.send_content(content, report).await?;
         resend(channel, &work, report).await?;
     }
     send_changes(channel, changes_after(plan, source)).await?;
     job.monitor.phase(&report.name, Phase::Committing);
-    channel.send(&ToReceiver::Finish { sequence: Sequence(0), record: work.record }).await?;
+    channel.send(&ToReceiver::Finish { position: work.position, record: work.record }).await?;
     let ToPrimary::Committed(committed) = channel.receive().await? else {
         return Err(ChannelError::Unexpected("something else than the end of a commit").into());
     };
@@ -78,7 +80,7 @@ pub(super) async fn run(
 async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport) -> Result<(), SessionError> {
     for round in 0.. {
         channel.send(&ToReceiver::EndOfContent).await?;
-        let paths = receive_resend(channel, work.plan.files.len()).await?;
+        let paths = receive_resend(channel, work.plan.files.len() + work.plan.reuses.len()).await?;
         if paths.is_empty() {
             return Ok(());
         }
@@ -218,31 +220,50 @@ impl Feed<'_> {
 /// What must be done before content comes.
 fn changes_before<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
     let path = |entry: EntryRef| entry.path(&source.listing);
-    let replaced = plan.replaced_directories.iter().map(move |entry| Change::ReplaceDirectory { path: path(*entry) });
-    let made = plan.directories.iter().map(move |step| Change::MakeDirectory { path: path(step.entry) });
-    replaced.chain(made)
+    let moved = plan.moves.iter().map(|step| match step {
+        MoveStep::Make { path } => Change::MakeDirectory { path: path.clone(), was: Expected::Nothing },
+        MoveStep::Rename { from, to } => Change::Move { from: from.clone(), to: to.clone(), exchange: false },
+        MoveStep::Exchange { from, to } => Change::Move { from: from.clone(), to: to.clone(), exchange: true },
+    });
+    let replaced = plan
+        .replaced_directories
+        .iter()
+        .map(move |replaced| Change::ReplaceDirectory { path: path(replaced.entry), entries: replaced.entries });
+    let made = plan.directories.iter().map(move |step| Change::MakeDirectory { path: path(step.entry), was: step.was });
+    let reused = plan.reuses.iter().map(move |reuse| Change::Reuse {
+        path: path(reuse.step.entry),
+        was: reuse.step.was,
+        from: reuse.from.clone(),
+        size_bytes: reuse.content.size_bytes,
+        mtime: reuse.content.mtime,
+        meta: reuse.step.entry.of(&source.listing).1.meta.clone(),
+    });
+    let replacing = plan.files.iter().map(|file| &file.step).filter(|step| step.was != Expected::Nothing);
+    let expected = replacing.map(move |step| Change::Expect { path: path(step.entry), was: step.was });
+    moved.chain(replaced).chain(made).chain(reused).chain(expected)
 }
 
 /// What must be done when all content is there.
 fn changes_after<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
     let listing = &source.listing;
-    let links =
-        plan.links.iter().map(|link| Change::Link { path: link.step.entry.path(listing), to: link.to.path(listing) });
+    let links = plan.links.iter().map(|link| Change::Link {
+        path: link.step.entry.path(listing),
+        to: link.to.path(listing),
+        was: link.step.was,
+    });
     let symlinks = plan.symlinks.iter().map(|step| {
         let (_, node) = step.entry.of(listing);
         let target = match &node.kind {
             Kind::Symlink { target } => target.clone(),
             _ => Box::default(),
         };
-        Change::Symlink { path: step.entry.path(listing), target, meta: node.meta.clone() }
+        Change::Symlink { path: step.entry.path(listing), target, meta: node.meta.clone(), was: step.was }
     });
     let attributes = plan.attributes.iter().map(|step| {
         let (_, node) = step.entry.of(listing);
-        let symlink = matches!(node.kind, Kind::Symlink { .. });
-        Change::SetMeta { path: step.entry.path(listing), meta: node.meta.clone(), symlink }
+        Change::SetMeta { path: step.entry.path(listing), meta: node.meta.clone(), was: step.was }
     });
-    let removals =
-        plan.removals.iter().map(|removal| Change::Remove { path: removal.path.clone(), directory: removal.directory });
+    let removals = plan.removals.iter().map(|removal| Change::Remove { path: removal.path.clone(), was: removal.was });
     let directories = plan.directory_attributes.iter().map(|step| {
         let path = &listing.dirs[step.dir as usize].path;
         Change::SetDirectoryMeta { path: path.clone(), meta: directory_meta(source, step.dir) }
@@ -273,11 +294,14 @@ async fn send_changes(channel: &Channel, changes: impl Iterator<Item = Change> +
 fn change_bytes(change: &Change) -> usize {
     let meta = |meta: &Meta| 32 + meta.attributes.iter().map(|one| one.name.len() + one.value.len()).sum::<usize>();
     match change {
-        Change::MakeDirectory { path } | Change::ReplaceDirectory { path } | Change::Remove { path, .. } => {
-            path.as_bytes().len()
-        }
-        Change::Link { path, to } => path.as_bytes().len() + to.as_bytes().len(),
-        Change::Symlink { path, target, meta: own } => path.as_bytes().len() + target.len() + meta(own),
+        Change::MakeDirectory { path, .. }
+        | Change::ReplaceDirectory { path, .. }
+        | Change::Expect { path, .. }
+        | Change::Remove { path, .. } => path.as_bytes().len() + 24,
+        Change::Move { from, to, .. } => from.as_bytes().len() + to.as_bytes().len(),
+        Change::Link { path, to, .. } => path.as_bytes().len() + to.as_bytes().len() + 24,
+        Change::Reuse { path, from, meta: own, .. } => path.as_bytes().len() + from.as_bytes().len() + 48 + meta(own),
+        Change::Symlink { path, target, meta: own, .. } => path.as_bytes().len() + target.len() + meta(own),
         Change::SetMeta { path, meta: own, .. } | Change::SetDirectoryMeta { path, meta: own } => {
             path.as_bytes().len() + meta(own)
         }

@@ -1,7 +1,7 @@
 //! Changes without content.
 
 use super::writer::{WriteError, Writer};
-use crate::model::{Kind, Meta, Problem, ProblemKind, RelPath};
+use crate::model::{Expected, Kind, Meta, Problem, ProblemKind, RelPath};
 use crate::tree::StagedKind;
 use crate::wire::Change;
 
@@ -9,21 +9,38 @@ impl Writer<'_> {
     /// Carries out one change. What the operating system refuses is a problem of its path.
     pub(super) fn change(&mut self, change: Change) -> Result<(), WriteError> {
         match change {
-            Change::MakeDirectory { path } => self.make_directory(path),
-            Change::ReplaceDirectory { path } => {
+            Change::Move { from, to, exchange } => self.move_directory(&from, &to, exchange),
+            Change::Expect { .. } => Ok(()),
+            Change::Reuse { path, .. } => self.reuse(path),
+            Change::MakeDirectory { path, .. } => self.make_directory(path),
+            Change::ReplaceDirectory { path, .. } => {
                 self.may_delete(&path)?;
                 self.replaceable.insert(path);
                 Ok(())
             }
-            Change::Link { path, to } => self.link(path, &to),
-            Change::Symlink { path, target, meta } => self.symlink(path, target, &meta),
-            Change::SetMeta { path, meta, symlink } => {
-                let kind = if symlink { Kind::Symlink { target: Box::default() } } else { Kind::file(0) };
+            Change::Link { path, to, .. } => self.link(path, &to),
+            Change::Symlink { path, target, meta, .. } => self.symlink(path, target, &meta),
+            Change::SetMeta { path, meta, was } => {
+                let kind = if matches!(was, Expected::Symlink { .. }) {
+                    Kind::Symlink { target: Box::default() }
+                } else {
+                    Kind::file(0)
+                };
                 self.set_meta(path, &kind, &meta)
             }
-            Change::Remove { path, directory } => self.remove(path, directory),
+            Change::Remove { path, was } => self.remove(path, was == Expected::Directory),
             Change::SetDirectoryMeta { path, meta } => self.set_meta(path, &Kind::Directory, &meta),
         }
+    }
+
+    fn move_directory(&mut self, from: &RelPath, to: &RelPath, exchange: bool) -> Result<(), WriteError> {
+        let moved = if exchange { Err(std::io::ErrorKind::Unsupported.into()) } else { self.applier.move_to(from, to) };
+        moved.or_else(|error| self.fail(to.clone(), error))
+    }
+
+    fn reuse(&mut self, path: RelPath) -> Result<(), WriteError> {
+        self.resend.push(path);
+        Ok(())
     }
 
     fn make_directory(&mut self, path: RelPath) -> Result<(), WriteError> {

@@ -17,7 +17,7 @@ use super::link::{PrimaryLink, standard_streams};
 use super::policy::{Durability, OwnerPolicy, Policy, Roots};
 use super::writer::{WriteError, Writer};
 use super::{owners, signature, state};
-use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, Problem, RelPath, Sequence, Term};
+use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, Position, Problem, RelPath, Term};
 use crate::tree::{Root, RootError, StageError, Staging, SystemOwners, read_state};
 use crate::wire::{
     Begin, BlockReader, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome, WireError,
@@ -129,12 +129,7 @@ impl Session<'_> {
         let found = self.open_root(roots, &hello)?;
         let fidelity = self.fidelity();
         self.welcome(&hello, &found, fidelity)?;
-        let root = found.root.as_ref();
-        let listed = Listed::of(root, fidelity, hello.checksum, &self.owners, &self.link.output).map_err(|error| {
-            refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
-        })?;
-        self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
-        match self.compare(&found, &listed)? {
+        match self.compare(&found, &hello, fidelity)? {
             None => Ok(()),
             Some(_) if hello.read_only => Err(misplaced("a change in a comparison")),
             Some(begin) => self.write(&hello, found, fidelity, begin),
@@ -230,21 +225,32 @@ impl Session<'_> {
     }
 
     /// Answers questions until changes begin, or the primary has seen enough.
-    fn compare(&mut self, found: &Found, listed: &Listed) -> Result<Option<Begin>, End> {
+    fn compare(&mut self, found: &Found, hello: &Hello, fidelity: Fidelity) -> Result<Option<Begin>, End> {
+        let mut listed = None;
         while let Some(message) = self.message()? {
-            match message {
-                ToReceiver::GetDirectories { names } => {
+            match (message, &listed) {
+                (ToReceiver::List, None) => listed = Some(self.list(found, hello, fidelity)?),
+                (ToReceiver::GetDirectories { names }, Some(listed)) => {
                     let owners = self.map_owners(&names);
                     listed.send_directories(owners, &self.link.output)?;
                 }
-                ToReceiver::GetEntries { paths } => {
+                (ToReceiver::GetEntries { paths }, Some(listed)) => {
                     listed.send_entries(found.root.as_ref(), &paths, &self.link.output)?
                 }
-                ToReceiver::Begin(begin) => return Ok(Some(begin)),
+                (ToReceiver::Begin(begin), _) => return Ok(Some(begin)),
                 _ => return Err(misplaced("something else than a question")),
             }
         }
         Ok(None)
+    }
+
+    fn list(&self, found: &Found, hello: &Hello, fidelity: Fidelity) -> Result<Listed, End> {
+        let root = found.root.as_ref();
+        let listed = Listed::of(root, fidelity, hello.checksum, &self.owners, &self.link.output).map_err(|error| {
+            refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
+        })?;
+        self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
+        Ok(listed)
     }
 
     fn map_owners(&self, names: &OwnerNames) -> OwnerMap {
@@ -278,7 +284,7 @@ impl Session<'_> {
             hello.fleet.as_ref().filter(|fleet| !recorded.as_ref().is_some_and(|state| is_own(fleet, state)))
         {
             // From here on the root is this fleet's, also if this push does not come to its end.
-            let claim = record(hello, fleet, Sequence(0));
+            let claim = record(hello, fleet, Position::default());
             staging
                 .write_state(&state::encode(&claim))
                 .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
@@ -301,7 +307,7 @@ impl Session<'_> {
         &mut self,
         writer: &mut Writer,
         root_meta: &mut Option<Meta>,
-    ) -> Result<(Sequence, bool), WriteEnd> {
+    ) -> Result<(Position, bool), WriteEnd> {
         let mut told = Instant::now();
         loop {
             let frame = self.link.receive().map_err(End::Wire)?.ok_or(End::Interrupted)?;
@@ -336,9 +342,9 @@ impl Session<'_> {
                 ToReceiver::EndOfContent => {
                     self.send_resend(&writer.end_of_content()?).map_err(End::Wire)?;
                 }
-                ToReceiver::Finish { sequence, record } => {
+                ToReceiver::Finish { position, record } => {
                     writer.commit_batch()?;
-                    return Ok((sequence, record));
+                    return Ok((position, record));
                 }
                 _ => return Err(misplaced("a question in the middle of changes").into()),
             }
@@ -361,14 +367,14 @@ impl Session<'_> {
         &mut self,
         mut writer: Writer,
         hello: &Hello,
-        (sequence, wanted): (Sequence, bool),
+        (position, wanted): (Position, bool),
         root_meta: Option<Meta>,
         keep_state: bool,
     ) -> Result<crate::wire::Committed, WriteEnd> {
         writer.applier.restore_loosened();
         writer.make_durable()?;
         if let (Some(fleet), true) = (&hello.fleet, wanted) {
-            let state = record(hello, fleet, sequence);
+            let state = record(hello, fleet, position);
             writer.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
         }
         if writer.owners_denied > 0 {
@@ -392,7 +398,7 @@ impl Session<'_> {
                 applier.sync().map_err(WriteError::Failed)?;
             }
         }
-        outcome.sequence = sequence;
+        outcome.position = position;
         Ok(outcome)
     }
 }
@@ -431,13 +437,13 @@ impl WriteEnd {
     }
 }
 
-fn record(hello: &Hello, fleet: &str, sequence: Sequence) -> RootState {
+fn record(hello: &Hello, fleet: &str, position: Position) -> RootState {
     RootState {
         fleet: fleet.to_owned(),
         root: hello.root.clone(),
         term: hello.term,
         primary: hello.primary.clone(),
-        sequence,
+        position,
     }
 }
 

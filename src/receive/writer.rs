@@ -80,7 +80,7 @@ pub(super) struct Writer<'a> {
     pub(super) owners_denied: u64,
     waiting: Vec<(Staged, RelPath)>,
     waiting_bytes: u64,
-    resend: Vec<RelPath>,
+    pub(super) resend: Vec<RelPath>,
     open: Option<Open>,
     buffer: Vec<u8>,
     pub(super) files_done: u64,
