@@ -5,12 +5,14 @@
 
 mod digest;
 mod entry;
+mod history;
 mod listing;
 mod path;
 mod problem;
 
 pub use digest::{Digest, Hasher};
 pub use entry::{Attribute, Expected, Kind, Meta, Node, SpecialKind, Timestamp};
+pub use history::{Changes, DirectoryId, Inode, Place, Seen, Version};
 pub use listing::{DirListing, Fidelity, Listing, ListingHasher, OwnerMap, OwnerNames, Owners};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
 pub use problem::{Problem, ProblemKind};

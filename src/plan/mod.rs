@@ -1,17 +1,20 @@
 //! From what the primary has and what one host has to the ordered changes that close the gap.
 //!
 //! Pure: no filesystem, no socket, no clock. [`wanted_directories`] says which of the host's
-//! directories must be listed entry by entry, [`plan`] compares, [`guard`] refuses what looks like an
+//! directories must be listed entry by entry, [`plan`] compares, [`plan_changes`] plans from history alone, [`guard`] refuses what looks like an
 //! accident, [`itemize`] says it in rsync's letters.
 
 mod compare;
 pub mod guard;
+mod history;
 mod itemize;
 mod links;
+mod moves;
 #[cfg(test)]
 mod tests;
 
 pub use compare::{Destination, PlanOptions, plan, wanted_directories};
+pub use history::{HistoryPlan, drifted, plan_changes};
 pub use itemize::itemize;
 
 use crate::model::{DirListing, Expected, Listing, Node, Problem, RelPath, Timestamp};

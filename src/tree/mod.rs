@@ -55,5 +55,5 @@ pub use meta::LocalMeta;
 pub use open::RootError;
 pub use owners::SystemOwners;
 pub use read::{ContentReader, ReadError, open_basis};
-pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, list_dir, scan};
+pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging, read_state};
