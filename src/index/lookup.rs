@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, params};
 
 use super::row;
 use super::{Index, IndexError};
-use crate::model::{DirListing, DirectoryId, Inode, Kind, Meta, Node, Place, RelPath};
+use crate::model::{Digest, DirListing, DirectoryId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
 
 const BAD_NAME: IndexError = IndexError::Damaged("it holds a name that cannot be");
 
@@ -87,6 +87,31 @@ impl Index {
         Ok(listings)
     }
 
+    /// Keeps the digest of a file that was read whole, if it is still the one that is recorded.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn note_digests(&self, readings: &[(RelPath, Seen, Digest)]) -> Result<(), IndexError> {
+        let transaction = self.db.unchecked_transaction()?;
+        let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
+        known.insert(RelPath::root(), (self.root, self.root_meta()?));
+        let mut one =
+            self.db.prepare_cached("UPDATE entries SET digest = ?4 WHERE dir = ?1 AND name = ?2 AND state = ?3")?;
+        let mut all =
+            self.db.prepare_cached("UPDATE entries SET digest = ?3 WHERE inode = ?1 AND own IS NULL AND state = ?2")?;
+        for (path, seen, digest) in readings {
+            let state = row::state_of(&seen.node, &seen.inode);
+            if seen.inode.shared {
+                all.execute(params![seen.inode.ino.cast_signed(), state, digest.0])?;
+            } else if let Some((parent, name)) = path.split()
+                && let Some((dir, _)) = self.find_directory(&parent, &mut known)?
+            {
+                one.execute(params![dir, name, state, digest.0])?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
     fn find_directory(
         &self,
         path: &RelPath,
@@ -100,7 +125,7 @@ impl Index {
         let mut statement = self.db.prepare_cached(
             "SELECT dir, name, state, own, target FROM entries WHERE dir = ?1 AND name = ?2 AND own IS NOT NULL",
         )?;
-        let mut rows = statement.query(rusqlite::params![dir, name])?;
+        let mut rows = statement.query(params![dir, name])?;
         let Some(found) = rows.next()? else { return Ok(None) };
         let version = row::version_of(found)?;
         let found = (version.own.map_or(0, |own| own.0), version.node.meta);

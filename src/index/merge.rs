@@ -9,6 +9,12 @@ use super::row::{self, State};
 use super::{Index, IndexError, number};
 use crate::model::{Digest, Inode, Kind, Node, Position, RelPath, Seen, Stamp, Timestamp};
 
+/// Kernels stamp files by a clock that ticks every 1 to 10 ms, or finer; twice that is safe.
+const TICK_NANOS: i128 = 20_000_000;
+
+/// A time without a fraction may come from a clock that ticks every two seconds.
+const COARSE_TICK_NANOS: i128 = 2_000_000_000;
+
 /// What a scan came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -26,8 +32,8 @@ pub type Look<'a> = dyn FnMut(&Seen) -> Option<Digest> + 'a;
 /// A scan under way. Dropped before [`Merge::finish`] it has not happened.
 pub struct Merge<'i> {
     index: &'i Index,
-    /// Entries that changed since then are too young to be trusted.
-    trusted_before: Timestamp,
+    /// When the scan began.
+    started: Timestamp,
     first: i64,
     last: i64,
     entries: i64,
@@ -70,16 +76,16 @@ enum Finding<'s> {
 }
 
 impl Index {
-    /// Begins to compare a scan with what is recorded. Files whose last change is not before
-    /// `trusted_before` are looked at again by the next scan.
+    /// Begins to compare a scan, which began at `started`, with what is recorded. Files whose last change is
+    /// then younger than their filesystem's clock can tell apart are looked at again by the next scan.
     ///
     /// # Errors
     /// The database fails.
-    pub fn merge(&mut self, trusted_before: Timestamp) -> Result<Merge<'_>, IndexError> {
+    pub fn merge(&mut self, started: Timestamp) -> Result<Merge<'_>, IndexError> {
         self.db.execute_batch("BEGIN IMMEDIATE")?;
         let mut merge = Merge {
             index: self,
-            trusted_before,
+            started,
             first: 0,
             last: 0,
             entries: 0,
@@ -303,7 +309,9 @@ impl Merge<'_> {
     }
 
     fn is_racy(&self, seen: &Seen) -> bool {
-        matches!(seen.node.kind, Kind::File { .. }) && seen.inode.ctime >= self.trusted_before
+        let ctime = seen.inode.ctime;
+        let tick = if ctime.nanos == 0 { COARSE_TICK_NANOS } else { TICK_NANOS };
+        matches!(seen.node.kind, Kind::File { .. }) && nanos(ctime) + tick >= nanos(self.started)
     }
 
     /// The number of a directory that was elsewhere and has not been found there; its row there goes.
@@ -429,6 +437,10 @@ impl Drop for Merge<'_> {
             let _ = self.index.db.execute_batch("ROLLBACK");
         }
     }
+}
+
+fn nanos(time: Timestamp) -> i128 {
+    i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)
 }
 
 /// What became of an entry.

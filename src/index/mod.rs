@@ -80,6 +80,25 @@ impl Index {
         Ok(last.optional()?.unwrap_or_default())
     }
 
+    /// All points of this history from which everything is still known.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn positions(&self) -> Result<Vec<Position>, IndexError> {
+        let mut statement = self.db.prepare_cached("SELECT sequence, stamp FROM stamps")?;
+        let found = statement.query_map([], |row| {
+            let stamp: i64 = row.get(1)?;
+            Ok(Position { sequence: sequence(row.get(0)?), stamp: Stamp(stamp.cast_unsigned()) })
+        })?;
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    /// Marks the index as damaged: it is built anew when it is opened next.
+    pub fn mark_damaged(&self) {
+        // If even this fails, opening it will too.
+        let _ = self.set("damaged", 1i64);
+    }
+
     /// Whether `position` is a point of this history from which everything is still known.
     ///
     /// # Errors

@@ -147,7 +147,8 @@ fn examine(file: &Path, identity: &Identity) -> Result<Connection, Condition> {
     };
     let is = |key, value: &[u8]| Ok::<bool, Condition>(fact(key)?.as_deref() == Some(value));
     // Left by a process that found a row that cannot be.
-    if fact("damaged")?.is_some() {
+    let mark = db.prepare("SELECT 1 FROM facts WHERE key = 'damaged'").and_then(|mut mark| mark.exists([]));
+    if mark.map_err(damaged)? {
         return Err(Condition::Damaged);
     }
     if !is("machine", identity.machine.as_bytes())? {

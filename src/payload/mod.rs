@@ -8,5 +8,5 @@
 mod encode;
 mod log;
 
-pub use encode::{EncodeJob, Item, NoSignatures, PeerSignature, Signatures, encode};
+pub use encode::{EncodeJob, Item, NoSignatures, PeerSignature, Reading, Readings, Signatures, encode};
 pub use log::{Abandoned, Log, LogError, LogReader, Outcome};

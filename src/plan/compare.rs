@@ -51,23 +51,25 @@ enum State<'a> {
 }
 
 /// The host's directories that must be listed entry by entry: the root, those that differ from the
-/// primary's and those that the primary does not have. `digests` are those of `source`, in order.
+/// primary's and those that the primary does not have. `source` has the primary's directories with their
+/// digests; the files `hidden` differ although the digests do not show it.
 pub fn wanted_directories(
-    source: &Listing,
-    digests: &[Digest],
+    source: &[(RelPath, Digest)],
     directories: &[(RelPath, Digest)],
+    hidden: &[RelPath],
     excluded: &dyn Fn(&RelPath, bool) -> bool,
 ) -> Vec<RelPath> {
-    let mut own = source.dirs.iter().zip(digests).peekable();
+    let hidden: HashSet<RelPath> = hidden.iter().filter_map(|path| Some(path.split()?.0)).collect();
+    let mut own = source.iter().peekable();
     let mut wanted: Vec<RelPath> = Vec::new();
     let mut excluded_top: Option<&RelPath> = None;
     for (path, digest) in directories {
         if excluded_top.is_some_and(|top| path.is_below(top)) {
             continue;
         }
-        while own.next_if(|(dir, _)| dir.path < *path).is_some() {}
-        let same = own.peek().is_some_and(|(dir, own_digest)| dir.path == *path && *own_digest == digest);
-        if path.is_root() || !same {
+        while own.next_if(|(dir, _)| dir < path).is_some() {}
+        let same = own.peek().is_some_and(|(dir, own_digest)| dir == path && own_digest == digest);
+        if path.is_root() || !same || hidden.contains(path) {
             if !path.is_root() && excluded(path, true) {
                 excluded_top = Some(path);
             } else {

@@ -4,13 +4,12 @@
 //! listings that hold only what changed, the host's with the moves of directories made already, and
 //! compared as any two listings are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::moves::Moved;
 use super::{Basis, Destination, Plan, PlanOptions, ReuseStep, plan};
 use crate::model::{
-    Changes, Digest, DirListing, DirectoryId, Inode, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, RelPath,
-    Timestamp, Version,
+    Changes, Digest, DirListing, Inode, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, RelPath, Timestamp, Version,
 };
 
 /// Nodes by directory.
@@ -29,13 +28,19 @@ pub struct HistoryPlan {
 /// entangled that comparing everything is the better way.
 pub fn plan_changes(changes: &Changes, names: OwnerNames, options: &PlanOptions) -> Option<HistoryPlan> {
     let moved = Moved::plan(changes)?;
+    if !options.delete && !moved.steps.is_empty() {
+        // A move takes the old name away.
+        return None;
+    }
     let (listing, inodes) = source(changes, &moved, names)?;
     let destination = destination(changes, &moved, &listing)?;
     // Never equal to what is said of the destination's: each is compared entry by entry.
     let digests = vec![Digest([1; 32]); listing.dirs.len()];
     let mut plan = plan(&listing, &digests, &destination, options);
     plan.moves = moved.steps.clone();
-    reuse(&mut plan, &listing, changes, &moved, &inodes);
+    if options.delete {
+        reuse(&mut plan, &listing, changes, &moved, &inodes);
+    }
     Some(HistoryPlan { listing, plan })
 }
 
@@ -94,12 +99,12 @@ fn destination(changes: &Changes, moved: &Moved, source: &Listing) -> Option<Des
         directories.entry(dir).or_default().push(node);
     }
     // Directories of the primary in which something changed are there, unless they are new.
-    let own_paths: HashMap<RelPath, DirectoryId> =
-        changes.places.keys().filter_map(|own| Some((moved.path_now(*own)?, *own))).collect();
-    for dir in &source.dirs {
-        let is_there = own_paths.get(&dir.path).is_some_and(|own| moved.path_there(*own).as_ref() == Some(&dir.path));
-        if is_there && !is_new(changes, &own_paths, &dir.path) {
-            directories.entry(dir.path.clone()).or_default();
+    let owns = |versions: &[Version]| versions.iter().filter_map(|version| version.own).collect::<HashSet<_>>();
+    let (now, then) = (owns(&changes.now), owns(&changes.then));
+    for own in changes.places.keys().filter(|own| then.contains(own) || !now.contains(own)) {
+        let path = moved.path_now(*own)?;
+        if moved.path_there(*own).as_ref() == Some(&path) && source.dir(&path).is_some() {
+            directories.entry(path).or_default();
         }
     }
     links.mark(&mut directories);
@@ -118,13 +123,6 @@ fn destination(changes: &Changes, moved: &Moved, source: &Listing) -> Option<Des
         groups: source.names.groups.keys().map(same).collect(),
     };
     Some(Destination { directories, listed, entries: changes.entries_then, owners, unreadable: Vec::new() })
-}
-
-/// Whether the directory `path` was made after the point.
-fn is_new(changes: &Changes, own_paths: &HashMap<RelPath, DirectoryId>, path: &RelPath) -> bool {
-    let Some(own) = own_paths.get(path) else { return false };
-    let has = |versions: &[Version]| versions.iter().any(|version| version.own == Some(*own));
-    has(&changes.now) && !has(&changes.then)
 }
 
 fn sorted(path: RelPath, meta: Meta, mut nodes: Vec<Node>) -> DirListing {

@@ -6,11 +6,13 @@
 //! and encoded once. From there on the sessions run independently to their end.
 
 mod channel;
+mod contents;
 mod endpoint;
 mod fanout;
 mod inventory;
 mod limit;
 mod probe;
+mod record;
 mod rendezvous;
 mod report;
 mod session;
@@ -26,6 +28,7 @@ pub use endpoint::{Endpoint, Reach};
 pub use fanout::push_root;
 pub use limit::Limiter;
 pub use probe::{Probe, ProbeError, ProbeRequest, probe};
+pub use record::RecordJob;
 pub use rendezvous::GuardSettings;
 pub use report::{HostReport, HostState, RootReport};
 pub use source::check_require;
@@ -64,6 +67,8 @@ pub struct RootJob {
     pub dry_run: bool,
     /// Keep the lines of the changes.
     pub itemize: bool,
+    /// What is kept from one push to the next; `None`: nothing.
+    pub record: Option<RecordJob>,
     /// What the guard allows.
     pub guard: GuardSettings,
     /// The primaryship.

@@ -113,6 +113,9 @@ async fn talk(channel: &mut Channel, request: &ProbeRequest) -> Result<Probe, Ch
     if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&welcome.protocol) {
         return Err(ChannelError::Unexpected("a protocol that was not offered"));
     }
+    if welcome.state.is_none() {
+        channel.send(&ToReceiver::List).await?;
+    }
     let foreign_entries = match &welcome.state {
         Some(_) => None,
         None => match timeout(request.timeout, channel.receive()).await {

@@ -64,6 +64,8 @@ pub struct HostReport {
     pub problems: Vec<Problem>,
     /// Problems that found no place in the list.
     pub more_problems: u64,
+    /// Entries that were not as the last push had left them.
+    pub drifted: u64,
     /// What an operator should know.
     pub notes: Vec<String>,
     /// The changes in rsync's letters, where they were asked for.
@@ -87,6 +89,7 @@ impl HostReport {
             matched_bytes: 0,
             problems: Vec::new(),
             more_problems: 0,
+            drifted: 0,
             notes: Vec::new(),
             changes: Vec::new(),
         }

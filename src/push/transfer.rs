@@ -13,7 +13,7 @@ use super::report::HostReport;
 use super::session::SessionError;
 use super::signatures::SignatureQuery;
 use super::source::Source;
-use crate::model::{Expected, Kind, Meta, Position, Problem, ProblemKind, RelPath};
+use crate::model::{Expected, Kind, Listing, Meta, Position, Problem, ProblemKind, RelPath};
 use crate::observe::Phase;
 use crate::payload::LogReader;
 use crate::plan::{EntryRef, MoveStep, Plan};
@@ -33,6 +33,7 @@ const RESENDS: usize = 2;
 pub(super) struct Work<'a> {
     pub(super) job: &'a RootJob,
     pub(super) source: &'a Source,
+    pub(super) listing: &'a Arc<Listing>,
     pub(super) plan: &'a Plan,
     /// The host is reached over a network.
     pub(super) remote: bool,
@@ -50,26 +51,27 @@ pub(super) async fn run(
     signatures: mpsc::UnboundedReceiver<SignatureQuery>,
     report: &mut HostReport,
 ) -> Result<(), SessionError> {
-    let Work { job, source, plan, .. } = &work;
+    let Work { job, listing, plan, .. } = &work;
     let begin = Begin {
-        names: source.listing.names.clone(),
+        names: work.source.contents.names().clone(),
         need_bytes: plan.totals.need_bytes,
         need_inodes: plan.totals.created,
         deletions: plan.totals.deleted,
     };
     channel.send(&ToReceiver::Begin(begin)).await?;
-    send_changes(channel, changes_before(plan, source)).await?;
+    send_changes(channel, changes_before(plan, listing)).await?;
     if !plan.files.is_empty() || !plan.reuses.is_empty() {
         let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
         feed.send_content(content, report).await?;
         resend(channel, &work, report).await?;
     }
-    send_changes(channel, changes_after(plan, source)).await?;
+    send_changes(channel, changes_after(plan, listing)).await?;
     job.monitor.phase(&report.name, Phase::Committing);
     channel.send(&ToReceiver::Finish { position: work.position, record: work.record }).await?;
     let ToPrimary::Committed(committed) = channel.receive().await? else {
         return Err(ChannelError::Unexpected("something else than the end of a commit").into());
     };
+    report.drifted += committed.drifted;
     report.problems.extend(committed.problems);
     report.more_problems += committed.more_problems;
     report.notes.extend(committed.notes);
@@ -91,8 +93,8 @@ async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport)
             return Ok(());
         }
         let paths: HashSet<RelPath> = paths.into_iter().collect();
-        let items = items_of(work.plan, work.source, &paths);
-        let content = vec![private_log(work.source, items, work.remote)];
+        let items = items_of(work.plan, work.listing, &paths);
+        let content = vec![private_log(work.source, work.listing, items, work.remote)];
         let (_, signatures) = mpsc::unbounded_channel();
         let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
         feed.send_content(content, report).await?;
@@ -218,8 +220,8 @@ impl Feed<'_> {
 }
 
 /// What must be done before content comes.
-fn changes_before<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
-    let path = |entry: EntryRef| entry.path(&source.listing);
+fn changes_before<'a>(plan: &'a Plan, listing: &'a Listing) -> impl Iterator<Item = Change> + Send + 'a {
+    let path = |entry: EntryRef| entry.path(listing);
     let moved = plan.moves.iter().map(|step| match step {
         MoveStep::Make { path } => Change::MakeDirectory { path: path.clone(), was: Expected::Nothing },
         MoveStep::Rename { from, to } => Change::Move { from: from.clone(), to: to.clone(), exchange: false },
@@ -236,7 +238,7 @@ fn changes_before<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item 
         from: reuse.from.clone(),
         size_bytes: reuse.content.size_bytes,
         mtime: reuse.content.mtime,
-        meta: reuse.step.entry.of(&source.listing).1.meta.clone(),
+        meta: reuse.step.entry.of(listing).1.meta.clone(),
     });
     let replacing = plan.files.iter().map(|file| &file.step).filter(|step| step.was != Expected::Nothing);
     let expected = replacing.map(move |step| Change::Expect { path: path(step.entry), was: step.was });
@@ -244,8 +246,7 @@ fn changes_before<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item 
 }
 
 /// What must be done when all content is there.
-fn changes_after<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
-    let listing = &source.listing;
+fn changes_after<'a>(plan: &'a Plan, listing: &'a Listing) -> impl Iterator<Item = Change> + Send + 'a {
     let links = plan.links.iter().map(|link| Change::Link {
         path: link.step.entry.path(listing),
         to: link.to.path(listing),
@@ -266,14 +267,14 @@ fn changes_after<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item =
     let removals = plan.removals.iter().map(|removal| Change::Remove { path: removal.path.clone(), was: removal.was });
     let directories = plan.directory_attributes.iter().map(|step| {
         let path = &listing.dirs[step.dir as usize].path;
-        Change::SetDirectoryMeta { path: path.clone(), meta: directory_meta(source, step.dir) }
+        Change::SetDirectoryMeta { path: path.clone(), meta: directory_meta(listing, step.dir) }
     });
     links.chain(symlinks).chain(attributes).chain(removals).chain(directories)
 }
 
 /// The attributes of a directory as its parent's listing has them.
-fn directory_meta(source: &Source, dir: u32) -> Meta {
-    source.listing.dirs[dir as usize].meta.clone()
+fn directory_meta(listing: &Listing, dir: u32) -> Meta {
+    listing.dirs[dir as usize].meta.clone()
 }
 
 async fn send_changes(channel: &Channel, changes: impl Iterator<Item = Change> + Send) -> Result<(), ChannelError> {

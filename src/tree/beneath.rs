@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::model::{Meta, RelPath, Timestamp};
+use crate::model::{Inode, Meta, RelPath, Timestamp};
 
 /// How directories are opened when they are to be listed or synced.
 pub(super) const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -383,6 +383,11 @@ impl Stat {
     /// Whether both are names of one thing.
     pub fn is_same_inode(&self, other: &Stat) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// What tells its inode from others.
+    pub fn inode(&self) -> Inode {
+        Inode { dev: self.dev, ino: self.ino, shared: self.is_file() && self.nlink > 1, ctime: self.ctime }
     }
 
     /// As an entry's attributes.

@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use super::beneath::{Dir, Root, Stat};
 use super::read::{ContentReader, ReadError};
 use crate::model::{
-    Digest, DirListing, Inode, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath,
-    Seen, SpecialKind, check_name,
+    Digest, DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, Seen,
+    SpecialKind, check_name,
 };
 
 /// Entries of a thousand-file directory fit; larger gains nothing measurable.
@@ -369,7 +369,7 @@ impl<'a> Lister<'a> {
         let mut buffer = std::mem::take(&mut self.list_buffer);
         let listed = dir.each_name(&mut buffer, &mut |name| {
             if let Some((node, stat)) = self.look(dir, &path, name) {
-                entries.push(Seen { node, inode: inode(&stat) });
+                entries.push(Seen { node, inode: stat.inode() });
             }
             Ok(())
         });
@@ -378,7 +378,7 @@ impl<'a> Lister<'a> {
         entries.sort_unstable_by(|a, b| a.node.name.cmp(&b.node.name));
         // As in `list`.
         entries.dedup_by(|a, b| a.node.name == b.node.name);
-        Ok(SeenDirectory { path, itself: Seen { node: itself, inode: inode(&stat) }, entries })
+        Ok(SeenDirectory { path, itself: Seen { node: itself, inode: stat.inode() }, entries })
     }
 
     /// The entry `name`, unless it is left out.
@@ -448,10 +448,6 @@ impl<'a> Lister<'a> {
         node.meta = meta;
         Ok(())
     }
-}
-
-fn inode(stat: &Stat) -> Inode {
-    Inode { dev: stat.dev, ino: stat.ino, shared: stat.is_file() && stat.nlink > 1, ctime: stat.ctime }
 }
 
 /// Whether `parent.join(name)` is valid, without making it.
