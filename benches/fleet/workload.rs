@@ -126,9 +126,9 @@ impl Workload {
     pub fn warms_up(&self) -> bool {
         match self.kind {
             Kind::FirstSync => self.hosts == 1 && self.source != Source::Wide,
-            Kind::NothingChanged | Kind::Changed | Kind::RenameDirectory => true,
+            Kind::NothingChanged | Kind::Changed => true,
             Kind::Edits | Kind::Unrelated => self.hosts == 1,
-            Kind::AddedHosts => false,
+            Kind::AddedHosts | Kind::RenameDirectory => false,
         }
     }
 
