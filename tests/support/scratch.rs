@@ -17,6 +17,12 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
     }
 }
 
+/// Where this place's rfleet keeps what outlives a push.
+pub const STATE: &str = "state";
+
+/// Where this place's rfleet keeps what does not outlive the machine.
+pub const RUNTIME: &str = "run";
+
 /// The place. In memory (/dev/shm) where the machine has that, since the stories write a lot.
 pub struct Scratch {
     directory: TempDir,
@@ -33,8 +39,9 @@ impl Scratch {
         };
         let directory = builder().tempdir_in(memory).or_else(|_| builder().tempdir()).expect("a temporary directory");
         let scratch = Self { directory, mounts: std::cell::RefCell::default() };
-        scratch.dir("home");
-        scratch.dir("tmp");
+        for own in ["home", "tmp", STATE, RUNTIME] {
+            scratch.dir(own);
+        }
         scratch
     }
 
@@ -71,9 +78,9 @@ impl Scratch {
     /// Gives `command` this place's environment and nothing of the caller's.
     pub fn hermetic(&self, command: &mut Command) {
         command.env_clear();
-        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".into());
-        command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+        command.env("PATH", tool_path());
         command.env("HOME", self.path("home")).env("TMPDIR", self.path("tmp"));
+        command.env("STATE_DIRECTORY", self.path(STATE)).env("RUNTIME_DIRECTORY", self.path(RUNTIME));
         command.env("LANG", "C.UTF-8").env("USER", current_user()).env("LOGNAME", current_user());
         command.env(process::MARKER, self.root());
     }
@@ -94,8 +101,34 @@ impl Scratch {
         at
     }
 
+    /// A filesystem of its own in a file, made by `mkfs` (a program and its options) and mounted at `name`; unmounted at
+    /// the end. Needs root.
+    pub fn mount_image(&self, name: &str, mkfs: &[&str], bytes: u64) -> PathBuf {
+        let (image, at) = (self.image(name), self.dir(name));
+        std::fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+        run_or_panic(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image).env("PATH", tool_path()));
+        self.mount_again(name);
+        self.mounts.borrow_mut().push(at.clone());
+        at
+    }
+
+    /// Mounts the filesystem of [`Scratch::mount_image`] once more, after [`Scratch::unmount`].
+    pub fn mount_again(&self, name: &str) {
+        need_root();
+        run_or_panic(Command::new("mount").args(["-o", "loop"]).arg(self.image(name)).arg(self.path(name)));
+    }
+
+    /// Takes the filesystem at `name` away, to be mounted again.
+    pub fn unmount(&self, name: &str) {
+        run_or_panic(Command::new("umount").arg(self.path(name)));
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.image"))
+    }
+
     fn mount(&self, arguments: &[&str], at: &Path) {
-        assert!(rustix::process::geteuid().is_root(), "this story mounts a filesystem and needs root: run it as root");
+        need_root();
         run_or_panic(Command::new("mount").args(arguments).arg(at));
         self.mounts.borrow_mut().push(at.to_owned());
     }
@@ -142,6 +175,17 @@ pub fn current_user() -> String {
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Panics unless root runs the test.
+fn need_root() {
+    assert!(is_root(), "this story mounts a filesystem and needs root: run it as root");
+}
+
+/// The caller's search path, with the places of the administrator's tools.
+pub fn tool_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".into());
+    format!("{path}:/usr/sbin:/sbin")
 }
 
 /// Runs a tool of the test and returns its standard output.

@@ -136,9 +136,11 @@ fn configuration(scratch: &Scratch, directory: &Path, port: u16) -> String {
          PidFile {d}/pid\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPubkeyAuthentication yes\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel VERBOSE\nMaxStartups 200\n\
          MaxSessions 100\nUseDNS no\nPrintMotd no\nPrintLastLog no\n\
-         SetEnv {}={root} HOME={root} TMPDIR={}\n",
+         SetEnv {}={root} HOME={root} TMPDIR={} STATE_DIRECTORY={} RUNTIME_DIRECTORY={}\n",
         process::MARKER,
         tmp.display(),
+        scratch.dir("far-state").display(),
+        scratch.dir("far-run").display(),
     )
 }
 
