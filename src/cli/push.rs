@@ -106,6 +106,7 @@ pub(super) struct Request {
     pub(super) max_delete: Option<DeleteLimit>,
     pub(super) confirmed: Vec<String>,
     pub(super) adopt: bool,
+    pub(super) full: bool,
     pub(super) bytes_per_second: Option<u64>,
     pub(super) show_progress: bool,
 }
@@ -127,6 +128,7 @@ pub(super) fn run(global: &Global, args: &PushArgs) -> Exit {
         max_delete: args.max_delete,
         confirmed: args.confirm_deletes.clone(),
         adopt: args.adopt,
+        full: args.full,
         bytes_per_second: rate,
         show_progress: !global.quiet && (args.progress || (terminal && !args.no_progress)),
     };
@@ -316,6 +318,20 @@ impl Cycle {
             checksum: options.checksum,
             dry_run: request.dry_run,
             itemize: request.itemize,
+            record: std::env::var_os("STATE_DIRECTORY")
+                .filter(|_| self.fleet.is_some() && !request.dry_run && !options.checksum)
+                .map(|dir| {
+                    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                    crate::push::RecordJob {
+                        file: PathBuf::from(dir).join(format!("{}.db", root.name)),
+                        machine: "m".into(),
+                        filter: String::new(),
+                        stamp: crate::model::Stamp(now.as_nanos() as u64),
+                        now: crate::model::Timestamp { secs: now.as_secs() as i64, nanos: now.subsec_nanos() },
+                        verify_interval: Duration::from_secs(3600),
+                        full: request.full,
+                    }
+                }),
             guard: GuardSettings {
                 max_delete: root.max_delete,
                 confirmed: request.confirmed.clone(),

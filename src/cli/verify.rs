@@ -36,6 +36,7 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> Exit {
         max_delete: (!args.repair).then_some(DeleteLimit::Percent(100)),
         confirmed: Vec::new(),
         adopt: !args.repair,
+        full: args.repair,
         bytes_per_second: None,
         show_progress: false,
     };

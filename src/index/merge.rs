@@ -127,6 +127,8 @@ impl Merge<'_> {
                     let until = self.next();
                     self.retire(dir, &name, until)?;
                 }
+                // Found under another name in this very directory.
+                Finding::Vanished { own: Some((own, _)), .. } if self.confirmed.contains(&own) => {}
                 Finding::Vanished { name, own: Some((own, inode)) } => {
                     self.orphans.insert((inode.dev, inode.ino), Orphan { own, row: Some((dir, name)) });
                 }
@@ -256,6 +258,10 @@ impl Merge<'_> {
     ) -> Result<(), IndexError> {
         let same_inode = (old.inode.dev, old.inode.ino) == (seen.inode.dev, seen.inode.ino);
         let is_directory = seen.node.kind.is_directory();
+        if old.own.is_some_and(|own| self.confirmed.contains(&own)) {
+            // The directory that was here was found under another name in this very directory.
+            return self.appeared(dir, seen, level);
+        }
         if !old.node.kind.same_type(&seen.node.kind) || (is_directory && !same_inode) {
             let at = self.next();
             self.retire(dir, &seen.node.name, at)?;
@@ -402,10 +408,9 @@ impl Merge<'_> {
     /// Takes an entry away; what it was is kept.
     fn retire(&mut self, dir: i64, name: &[u8], until: i64) -> Result<(), IndexError> {
         self.dirty = true;
-        self.entries -= 1;
         self.remember(dir, name, until)?;
         let mut statement = self.index.db.prepare_cached("DELETE FROM entries WHERE dir = ?1 AND name = ?2")?;
-        statement.execute(params![dir, name])?;
+        self.entries -= i64::try_from(statement.execute(params![dir, name])?).unwrap_or(0);
         Ok(())
     }
 
