@@ -113,17 +113,17 @@ async fn talk(channel: &mut Channel, request: &ProbeRequest) -> Result<Probe, Ch
     if !(PROTOCOL_MIN..=PROTOCOL_MAX).contains(&welcome.protocol) {
         return Err(ChannelError::Unexpected("a protocol that was not offered"));
     }
-    if welcome.state.is_none() {
-        channel.send(&ToReceiver::List).await?;
-    }
     let foreign_entries = match &welcome.state {
         Some(_) => None,
-        None => match timeout(request.timeout, channel.receive()).await {
-            Ok(Ok(ToPrimary::Inventory(inventory))) => Some(inventory.entries),
-            Ok(Ok(_)) => return Err(ChannelError::Unexpected("something else than an inventory")),
-            Ok(Err(error)) => return Err(error),
-            Err(_) => None,
-        },
+        None => {
+            channel.send(&ToReceiver::List).await?;
+            match timeout(request.timeout, channel.receive()).await {
+                Ok(Ok(ToPrimary::Inventory(inventory))) => Some(inventory.entries),
+                Ok(Ok(_)) => return Err(ChannelError::Unexpected("something else than an inventory")),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => None,
+            }
+        }
     };
     Ok(Probe {
         software: welcome.software,
