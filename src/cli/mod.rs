@@ -6,6 +6,7 @@ mod destination;
 mod exclude;
 mod fleet;
 mod hosts;
+mod private_dir;
 mod progress;
 mod push;
 mod receive;

@@ -369,7 +369,8 @@ fn configured(global: &Global, options: &Options, request: &Request) -> Result<O
         return Ok(None);
     }
     options.check_ssh_config()?;
-    let ssh = fleet::ssh_options(&config, options.ssh_config.as_ref());
+    let keep = fleet::ssh_keep(&config);
+    let ssh = SshOptions { keep, ..fleet::ssh_options(&config, options.ssh_config.as_ref()) };
     let mut members = fleet::members(&config, &ssh, options.receiver()?.as_deref(), &own);
     if let Some(only) = &options.host {
         members.retain(|member| member.host.name == *only);
@@ -418,6 +419,7 @@ fn unconfigured(source: &str, destinations: &[String], options: &Options, reques
         known_hosts: None,
         host_keys: HostKeys::Strict,
         connect_timeout: timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT).min(DEFAULT_CONNECT_TIMEOUT),
+        keep: None,
     };
     let remote = options.receiver()?.unwrap_or_else(|| vec!["rfleet".into(), "receive".into()]);
     let local = own_receiver()?;

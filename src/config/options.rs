@@ -153,6 +153,8 @@ pub struct SshConfig {
     pub receiver: Vec<String>,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
+    /// How long a connection of a push outlives its last use; `None` ends it with the push.
+    pub persist: Option<Duration>,
 }
 
 /// `[receive]`: this host's own policy as a secondary. Nothing on the wire can widen it.

@@ -158,6 +158,7 @@ raw_table! {
         config: String,
         receiver: String,
         connect_timeout: Scalar,
+        persist: Scalar,
     }
 }
 

@@ -82,6 +82,7 @@ fn the_least_file_gets_every_default() {
             config: None,
             receiver: vec!["rfleet".to_owned(), "receive".to_owned()],
             connect_timeout: Duration::from_secs(10),
+            persist: Some(Duration::from_secs(600)),
         },
         receive: ReceiveConfig {
             allow_delete: true,
@@ -206,6 +207,7 @@ fn values_other_than_the_defaults_arrive() {
         config = "/etc/rfleet/ssh_config"
         receiver = "sudo '/opt/my rfleet/rfleet' receive"
         connect_timeout = "3s"
+        persist = "0s"
         [receive]
         allow_delete = false
         owner = "fixed:www-data:33"
@@ -235,7 +237,7 @@ fn values_other_than_the_defaults_arrive() {
     assert_eq!(config.ssh.host_keys, HostKeys::AcceptNew);
     assert_eq!(config.ssh.config.as_deref(), Some(Path::new("/etc/rfleet/ssh_config")));
     assert_eq!(config.ssh.receiver, ["sudo", "/opt/my rfleet/rfleet", "receive"]);
-    assert_eq!(config.ssh.connect_timeout, Duration::from_secs(3));
+    assert_eq!((config.ssh.connect_timeout, config.ssh.persist), (Duration::from_secs(3), None));
     let fixed = OwnerPolicy::Fixed { user: "www-data".to_owned(), group: "33".to_owned() };
     assert_eq!((config.receive.owner, config.receive.durability), (fixed, Durability::None));
     assert_eq!((config.receive.attic, config.receive.attic_max), (None, 1000));

@@ -79,6 +79,7 @@ pub(super) fn ssh(raw: RawSsh) -> Result<SshConfig, Fault> {
         Some(user) => Some(check_user(user.get_ref()).map_err(|error| Fault::value(user, error))?.to_owned()),
         None => None,
     };
+    let persist = duration(raw.persist, Duration::from_secs(600))?;
     let known = [("strict", HostKeys::Strict), ("accept-new", HostKeys::AcceptNew)];
     Ok(SshConfig {
         user,
@@ -91,6 +92,7 @@ pub(super) fn ssh(raw: RawSsh) -> Result<SshConfig, Fault> {
             None => vec!["rfleet".to_owned(), "receive".to_owned()],
         },
         connect_timeout: some_time(raw.connect_timeout, Duration::from_secs(10))?,
+        persist: (!persist.is_zero()).then_some(persist),
     })
 }
 
