@@ -35,6 +35,11 @@ impl Scratch {
         let scratch = Self { directory, mounts: std::cell::RefCell::default() };
         scratch.dir("home");
         scratch.dir("tmp");
+        for private in ["run", "state"] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let path = scratch.dir(private);
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
         scratch
     }
 
@@ -75,6 +80,7 @@ impl Scratch {
         command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
         command.env("HOME", self.path("home")).env("TMPDIR", self.path("tmp"));
         command.env("LANG", "C.UTF-8").env("USER", current_user()).env("LOGNAME", current_user());
+        command.env("RUNTIME_DIRECTORY", self.path("run")).env("STATE_DIRECTORY", self.path("state"));
         command.env(process::MARKER, self.root());
     }
 
@@ -103,6 +109,25 @@ impl Scratch {
     /// Processes that commands of this place started and that are still there, the sshds of the test apart.
     pub fn leftovers(&self) -> Vec<String> {
         process::marked(self.root()).into_iter().map(process::describe).collect()
+    }
+
+    /// The ssh processes that hold connections for later runs.
+    pub fn masters(&self) -> Vec<u32> {
+        process::marked(self.root()).into_iter().filter(|&pid| process::is_ssh_client(pid)).collect()
+    }
+
+    /// The sockets of kept connections, and whatever else lies with them.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.path("run/ssh")) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Ends the kept connections.
+    pub fn stop_masters(&self) {
+        for pid in self.masters() {
+            process::kill(pid);
+            wait_until("a master to end", Duration::from_secs(20), || !process::alive(pid));
+        }
     }
 
     /// Asserts that every process started here (sshd and its sessions are not counted) ends by itself.
