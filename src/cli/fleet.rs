@@ -89,8 +89,8 @@ pub(super) fn members(config: &Config, ssh: &SshOptions, receiver: Option<&[Stri
                 (Reach::Ssh(target, ssh.clone()), words)
             }
         };
-        let endpoint = Arc::new(Endpoint::new(host.name.clone(), reach));
-        Member { host, endpoint, receiver: words }
+        let endpoint = Endpoint::new(host.name.clone(), reach).limited(config.host_bandwidth(&host.name));
+        Member { host, endpoint: Arc::new(endpoint), receiver: words }
     };
     others.map(member).collect()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::limit::Limiter;
 use crate::transport::{self, Link, SshOptions, SshSession, SshTarget};
 
 /// The way to a host.
@@ -20,6 +21,8 @@ pub enum Reach {
 pub struct Endpoint {
     /// Its name in reports.
     pub name: String,
+    /// The bound on what is sent to it.
+    pub limiter: Option<Arc<Limiter>>,
     reach: Reach,
     session: Mutex<Option<Result<Arc<SshSession>, String>>>,
 }
@@ -27,7 +30,13 @@ pub struct Endpoint {
 impl Endpoint {
     /// The host `name`, not connected yet.
     pub fn new(name: impl Into<String>, reach: Reach) -> Self {
-        Endpoint { name: name.into(), reach, session: Mutex::new(None) }
+        Endpoint { name: name.into(), limiter: None, reach, session: Mutex::new(None) }
+    }
+
+    /// Sends at most `bytes_per_second` to it.
+    #[must_use]
+    pub fn limited(self, bytes_per_second: Option<u64>) -> Self {
+        Endpoint { limiter: bytes_per_second.map(|rate| Arc::new(Limiter::new(rate))), ..self }
     }
 
     /// Whether content travels over a network, so that compressing it can pay.

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::channel::{Channel, ChannelError};
+use super::limit::Limits;
 use super::rendezvous::{Brought, Event, Verdict};
 use super::report::{HostReport, HostState};
 use super::source::Source;
@@ -144,7 +145,8 @@ impl Session<'_> {
         let link = link.await?;
         let (monitor, name) = (Arc::clone(&job.monitor), self.report.name.clone());
         let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
-        let mut channel = Channel::open(link, job.timeout, job.limiter.clone(), on_progress);
+        let limits = Limits::new(self.task.endpoint.limiter.as_ref(), job.limiter.as_ref());
+        let mut channel = Channel::open(link, job.timeout, limits, on_progress);
         let shared = Arc::clone(&channel.shared);
         // However it ends, the link is ended in order, so that the receiver can clean up.
         let outcome = unless_stopped(&stop, self.talk(&mut channel, place)).await;

@@ -62,6 +62,7 @@ pub(super) fn push(raw: RawPush) -> Result<PushConfig, Fault> {
         verify_interval: some_time(raw.verify_interval, Duration::from_secs(3600))?,
         parallel: whole(raw.parallel, 16, 1..=MAX_PARALLEL)?,
         bandwidth: rate(raw.bandwidth)?,
+        host_bandwidth: rate(raw.host_bandwidth)?,
         max_failures: whole(raw.max_failures, 0, 0..=u32::MAX)?,
         timeout: some_time(raw.timeout, Duration::from_secs(30))?,
     };
