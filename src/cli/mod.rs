@@ -1,17 +1,22 @@
 //! The command line: one file per command. The only place that reads the configuration file, the
 //! environment and the wall clock, and the only one that prints.
 
+mod adhoc;
 mod check;
 mod destination;
 mod exclude;
 mod fleet;
+mod history;
 mod hosts;
+mod own_run;
 mod private_dir;
 mod progress;
 mod push;
 mod receive;
 mod render;
+mod run_lock;
 mod signals;
+mod state_dir;
 mod verify;
 
 use std::path::PathBuf;

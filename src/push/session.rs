@@ -26,6 +26,9 @@ use crate::wire::{
 /// Why a host's part ended early.
 #[derive(Debug, Error)]
 pub(super) enum SessionError {
+    /// It was not to be tried.
+    #[error("{0}")]
+    Held(String),
     /// No link.
     #[error("{0}")]
     Connect(String),
@@ -135,6 +138,9 @@ struct Session<'a> {
 impl Session<'_> {
     async fn run(&mut self) -> Result<HostState, SessionError> {
         let job = &self.context.job;
+        if let Some(why) = &self.task.held {
+            return Err(SessionError::Held(why.clone()));
+        }
         job.monitor.phase(&self.report.name, Phase::Connecting);
         // The semaphore is never closed; its error would only mean no limit.
         let place = self.context.comparing.acquire().await.ok();
@@ -142,7 +148,13 @@ impl Session<'_> {
         let link = unless_stopped(&stop, async {
             self.task.endpoint.start(&self.task.receiver).await.map_err(SessionError::Connect)
         });
-        let link = link.await?;
+        let link = link.await;
+        self.report.reached = match &link {
+            Ok(_) => Some(true),
+            Err(SessionError::Stopped) => None,
+            Err(_) => Some(false),
+        };
+        let link = link?;
         let (monitor, name) = (Arc::clone(&job.monitor), self.report.name.clone());
         let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
         let limits = Limits::new(self.task.endpoint.limiter.as_ref(), job.limiter.as_ref());
@@ -154,8 +166,12 @@ impl Session<'_> {
         self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
         self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);
         if let Err(SessionError::Channel(error)) = &outcome {
-            self.report.error =
-                explain(error, exit, said, &self.task.receiver, shared.messages.load(Ordering::Relaxed) == 0);
+            let unheard = shared.messages.load(Ordering::Relaxed) == 0;
+            if unheard && matches!(error, ChannelError::Silent(_)) {
+                // The link leads nowhere.
+                self.report.reached = Some(false);
+            }
+            self.report.error = explain(error, exit, said, &self.task.receiver, unheard);
         }
         outcome
     }
