@@ -31,7 +31,7 @@ const DEFAULT_CONFIG: &str = "/etc/rfleet/rfleet.toml";
 /// What scripts can rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Exit {
-    /// Done, or not the primary.
+    /// Done, or not the primary, or another run is going on.
     Done = 0,
     /// Could not run.
     Failed = 1,
@@ -47,9 +47,11 @@ enum Exit {
 
 #[derive(Parser)]
 #[command(name = "rfleet", version, about = "rsync for a fleet: pushes directory trees to many hosts over SSH")]
-#[command(after_help = "Exit codes: 0 done, or not the primary; 1 could not run; 2 bad usage or configuration; \
+#[command(
+    after_help = "Exit codes: 0 done, or not the primary, or another run is going on; 1 could not run; 2 bad usage or configuration; \
                         3 some host or path failed and will be retried; 4 a guard refused, nothing was changed; \
-                        5 a newer primary exists.")]
+                        5 a newer primary exists."
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
