@@ -36,8 +36,8 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> Exit {
         max_delete: (!args.repair).then_some(DeleteLimit::Percent(100)),
         confirmed: Vec::new(),
         adopt: !args.repair,
-        full: args.repair,
         bytes_per_second: None,
+        full: args.repair,
         show_progress: false,
     };
     cycle(global, &args.paths, &args.options, request)

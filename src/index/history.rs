@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::row;
 use super::{Index, IndexError, number};
-use crate::model::{Changes, Digest, DirectoryId, Kind, Meta, Position, Sequence, Version};
+use crate::model::{Changes, Digest, DirectoryId, Kind, Meta, Position, RelPath, Sequence, Version};
 
 /// Stands for a content that is another one, where size and time do not show it.
 const BEFORE: Digest = Digest([0; 32]);
@@ -44,13 +44,22 @@ impl Index {
         Ok(changes)
     }
 
-    /// How many changes came after `from`.
+    /// Files whose content changed after `from`, or as far back as is known, although size and time do not
+    /// show it: a comparison with a host that may have missed it finds them equal.
     ///
     /// # Errors
-    /// The database fails.
-    pub fn count_since(&self, from: Sequence) -> Result<u64, IndexError> {
-        let last = self.position()?.sequence.0;
-        Ok(last.saturating_sub(from.0))
+    /// The database fails or is damaged.
+    pub fn hidden_changes(&self, from: Option<Sequence>) -> Result<Vec<RelPath>, IndexError> {
+        // Of a state, the first byte is the kind, and size and time follow the second.
+        let mut statement = self.db.prepare_cached(
+            "SELECT DISTINCT e.dir, e.name FROM past p JOIN entries e ON e.dir = p.dir AND e.name = p.name \
+             WHERE p.until > ?1 AND e.content >= p.until AND substr(e.state, 1, 1) = x'66' \
+             AND substr(p.state, 1, 1) = x'66' AND substr(e.state, 3, 20) = substr(p.state, 3, 20)",
+        )?;
+        let from = from.map_or(0, number);
+        let found =
+            collect(&mut statement, params![from], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        found.into_iter().map(|(dir, name)| self.path_of(DirectoryId(dir), &name)).collect()
     }
 
     fn current(&self, since: i64) -> Result<Vec<Current>, IndexError> {

@@ -159,6 +159,11 @@ impl Index {
         Ok((DirListing { path, meta, nodes }, below))
     }
 
+    /// The path of `name` in the directory `dir`.
+    pub(super) fn path_of(&self, dir: DirectoryId, name: &[u8]) -> Result<RelPath, IndexError> {
+        Paths::default().of(self, dir)?.join(name).map_err(|_| BAD_NAME)
+    }
+
     pub(super) fn root_meta(&self) -> Result<Meta, IndexError> {
         let state: Vec<u8> = self.db.query_row("SELECT state FROM entries WHERE dir = 0", [], |row| row.get(0))?;
         Ok(row::entry_of(b"", &state, None)?.0.meta)

@@ -1,5 +1,6 @@
 //! The tables, and what makes an index usable.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -113,13 +114,17 @@ pub(super) fn open(file: &Path, identity: &Identity) -> Result<(Connection, Cond
         name.push(suffix);
         match std::fs::remove_file(&name) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-                return Err(rusqlite::Error::SqliteFailure(code, Some(error.to_string())).into());
+                return Err(cannot_open(&error));
             }
             _ => {}
         }
     }
     Ok((create(file, identity, condition)?, condition))
+}
+
+fn cannot_open(error: &std::io::Error) -> IndexError {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    rusqlite::Error::SqliteFailure(code, Some(error.to_string())).into()
 }
 
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
@@ -168,6 +173,9 @@ fn examine(file: &Path, identity: &Identity) -> Result<Connection, Condition> {
 
 fn create(file: &Path, identity: &Identity, condition: Condition) -> Result<Connection, IndexError> {
     let mut db = connect(file)?;
+    // The names of a private tree are nobody else's business. SQLite's other files take the mode over.
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(file, private).map_err(|error| cannot_open(&error))?;
     db.pragma_update(None, "application_id", APPLICATION)?;
     db.pragma_update(None, "user_version", VERSION)?;
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::limit::Limiter;
+use super::limit::Limits;
 use crate::transport::{ErrorText, Exit, Link, Peer};
 use crate::wire::{FrameKind, HEADER_BYTES, Header, Refusal, ToPrimary, ToReceiver, WireError, decode, encode};
 
@@ -104,7 +104,7 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn open(link: Link, timeout: Duration, limiter: Option<Arc<Limiter>>, on_progress: OnProgress) -> Self {
+    pub(super) fn open(link: Link, timeout: Duration, limits: Limits, on_progress: OnProgress) -> Self {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
@@ -116,7 +116,7 @@ impl Channel {
         let (outgoing, to_write) = mpsc::channel(OUTGOING_FRAMES);
         let (to_read, incoming) = mpsc::channel(INCOMING_MESSAGES);
         let tasks = [
-            tokio::spawn(write_frames(link.output, to_write, Arc::clone(&shared), limiter)),
+            tokio::spawn(write_frames(link.output, to_write, Arc::clone(&shared), limits)),
             tokio::spawn(read_messages(link.input, to_read, Arc::clone(&shared), on_progress)),
         ];
         Channel { outgoing, incoming, shared, errors: link.peer.errors.clone(), peer: link.peer, timeout, tasks }
@@ -191,7 +191,7 @@ async fn write_frames(
     mut output: Box<dyn AsyncWrite + Send + Unpin>,
     mut frames: mpsc::Receiver<Outgoing>,
     shared: Arc<Shared>,
-    limiter: Option<Arc<Limiter>>,
+    limits: Limits,
 ) {
     let heartbeat = encode(&ToReceiver::Heartbeat);
     loop {
@@ -200,9 +200,9 @@ async fn write_frames(
             Ok(None) => return,
             Err(_) => Outgoing::Own(heartbeat.clone()),
         };
-        let written = match &limiter {
+        let written = match limits.piece_bytes() {
             None => output.write_all(frame.bytes()).await,
-            Some(limiter) => write_limited(&mut output, frame.bytes(), limiter).await,
+            Some(piece_bytes) => write_limited(&mut output, frame.bytes(), &limits, piece_bytes).await,
         };
         // A link that cannot be written to will also end for the reader, who says so.
         if written.is_err() || output.flush().await.is_err() {
@@ -218,10 +218,11 @@ async fn write_frames(
 async fn write_limited(
     output: &mut Box<dyn AsyncWrite + Send + Unpin>,
     bytes: &[u8],
-    limiter: &Limiter,
+    limits: &Limits,
+    piece_bytes: usize,
 ) -> std::io::Result<()> {
-    for piece in bytes.chunks(limiter.piece_bytes()) {
-        limiter.acquire(piece.len()).await;
+    for piece in bytes.chunks(piece_bytes) {
+        limits.acquire(piece.len()).await;
         output.write_all(piece).await?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::index::{Index, IndexError, SharedFiles};
-use crate::model::{Digest, DirListing, Fidelity, Kind, Listing, ListingHasher, OwnerNames, Position, RelPath, Seen};
+use crate::model::{Digest, DirListing, Fidelity, Listing, ListingHasher, OwnerNames, Position, RelPath, Seen};
 use crate::payload::{Reading, Readings};
 use crate::plan::{Destination, HistoryPlan, PlanOptions, plan_changes};
 
@@ -243,16 +243,6 @@ fn differing(table: &Table, destination: &Destination, hidden: &[RelPath]) -> BT
     let related = table.shared.related(&wanted);
     wanted.extend(related);
     wanted
-}
-
-/// The files of `listing` whose content changed although size and time do not show it.
-pub(super) fn hidden_changes(listing: &Listing) -> Vec<RelPath> {
-    let hidden = |node: &&crate::model::Node| matches!(node.kind, Kind::File { digest: Some(_), .. });
-    let paths = listing
-        .dirs
-        .iter()
-        .flat_map(|dir| dir.nodes.iter().filter(hidden).filter_map(|node| dir.path.join(&node.name).ok()));
-    paths.collect()
 }
 
 /// Tables by fidelity, each made once.

@@ -5,6 +5,7 @@
 //! all of them together and where the content that several hosts need is bundled, so that it is read
 //! and encoded once. From there on the sessions run independently to their end.
 
+mod backoff;
 mod channel;
 mod contents;
 mod endpoint;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use backoff::Failures;
 pub use endpoint::{Endpoint, Reach};
 pub use fanout::push_root;
 pub use limit::Limiter;
@@ -43,6 +45,8 @@ pub struct HostJob {
     pub endpoint: Arc<Endpoint>,
     /// What to run to get a receiver for this root there.
     pub receiver: Vec<String>,
+    /// Why the host is not to be tried this time; its report says so.
+    pub held: Option<String>,
 }
 
 /// A root and what to do with it.

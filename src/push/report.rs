@@ -44,6 +44,8 @@ pub struct HostReport {
     pub state: HostState,
     /// Why it failed, one line.
     pub error: Option<String>,
+    /// Whether there was somebody there; `None` if it was not tried, or not to its end.
+    pub reached: Option<bool>,
     /// Whether it failed because a newer primary exists.
     pub fenced: bool,
     /// From the start of the push to the end of this host's part, in seconds.
@@ -79,6 +81,7 @@ impl HostReport {
             name: name.to_owned(),
             state: HostState::Failed,
             error: None,
+            reached: None,
             fenced: false,
             seconds: 0.0,
             totals: Totals::default(),

@@ -9,7 +9,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::channel::{Channel, ChannelError};
-use super::contents::{Contents, History, hidden_changes};
+use super::contents::{Contents, History};
+use super::limit::Limits;
 use super::record::{Approach, Ended, Record};
 use super::rendezvous::{Brought, Event, Verdict};
 use super::report::{HostReport, HostState};
@@ -32,6 +33,9 @@ const NAMED_DRIFT: usize = 10;
 /// Why a host's part ended early.
 #[derive(Debug, Error)]
 pub(super) enum SessionError {
+    /// It was not to be tried.
+    #[error("{0}")]
+    Held(String),
     /// No link.
     #[error("{0}")]
     Connect(String),
@@ -171,6 +175,9 @@ struct Agreed {
 impl Session<'_> {
     async fn run(&mut self) -> Result<HostState, SessionError> {
         let job = &self.context.job;
+        if let Some(why) = &self.task.held {
+            return Err(SessionError::Held(why.clone()));
+        }
         job.monitor.phase(&self.report.name, Phase::Connecting);
         // The semaphore is never closed; its error would only mean no limit.
         let place = self.context.comparing.acquire().await.ok();
@@ -178,10 +185,17 @@ impl Session<'_> {
         let link = unless_stopped(&stop, async {
             self.task.endpoint.start(&self.task.receiver).await.map_err(SessionError::Connect)
         });
-        let link = link.await?;
+        let link = link.await;
+        self.report.reached = match &link {
+            Ok(_) => Some(true),
+            Err(SessionError::Stopped) => None,
+            Err(_) => Some(false),
+        };
+        let link = link?;
         let (monitor, name) = (Arc::clone(&job.monitor), self.report.name.clone());
         let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
-        let mut channel = Channel::open(link, job.timeout, job.limiter.clone(), on_progress);
+        let limits = Limits::new(self.task.endpoint.limiter.as_ref(), job.limiter.as_ref());
+        let mut channel = Channel::open(link, job.timeout, limits, on_progress);
         let shared = Arc::clone(&channel.shared);
         // However it ends, the link is ended in order, so that the receiver can clean up.
         let outcome = unless_stopped(&stop, self.talk(&mut channel, place)).await;
@@ -189,8 +203,12 @@ impl Session<'_> {
         self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
         self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);
         if let Err(SessionError::Channel(error)) = &outcome {
-            self.report.error =
-                explain(error, exit, said, &self.task.receiver, shared.messages.load(Ordering::Relaxed) == 0);
+            let unheard = shared.messages.load(Ordering::Relaxed) == 0;
+            if unheard && matches!(error, ChannelError::Silent(_)) {
+                // The link leads nowhere.
+                self.report.reached = Some(false);
+            }
+            self.report.error = explain(error, exit, said, &self.task.receiver, unheard);
         }
         outcome
     }
@@ -362,17 +380,15 @@ impl Session<'_> {
         let (delete, fidelity) = (self.context.job.delete, agreed.welcome.fidelity);
         let Approach::Reconcile(at) = agreed.approach else { return Err(SessionError::NoSource) };
         let preparing = Arc::clone(source);
-        let (table, past) = self
+        let (table, past, hidden) = self
             .aside(move || {
                 let table = preparing.tables.of(&preparing.contents, fidelity)?;
-                let past = match (&preparing.contents, at) {
-                    (Contents::Indexed(indexed), Some(at)) => indexed.history(at, fidelity, delete)?,
-                    _ => None,
-                };
-                Ok((table, past))
+                let Contents::Indexed(indexed) = &preparing.contents else { return Ok((table, None, Vec::new())) };
+                let past = at.map(|at| indexed.history(at, fidelity, delete)).transpose()?.flatten();
+                let hidden = indexed.lock().hidden_changes(at.map(|at| at.sequence))?;
+                Ok((table, past, hidden))
             })
             .await?;
-        let hidden = past.as_ref().map(|past| hidden_changes(&past.listing)).unwrap_or_default();
         if inventory.digest == table.whole && inventory.unreadable.is_empty() && hidden.is_empty() {
             let totals = Totals { host_entries: inventory.entries, ..Totals::default() };
             let plan = Plan { totals, ..Plan::default() };

@@ -39,8 +39,12 @@ impl Scratch {
         };
         let directory = builder().tempdir_in(memory).or_else(|_| builder().tempdir()).expect("a temporary directory");
         let scratch = Self { directory, mounts: std::cell::RefCell::default() };
-        for own in ["home", "tmp", STATE, RUNTIME] {
-            scratch.dir(own);
+        scratch.dir("home");
+        scratch.dir("tmp");
+        for private in [RUNTIME, STATE] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let path = scratch.dir(private);
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
         }
         scratch
     }
@@ -136,6 +140,25 @@ impl Scratch {
     /// Processes that commands of this place started and that are still there, the sshds of the test apart.
     pub fn leftovers(&self) -> Vec<String> {
         process::marked(self.root()).into_iter().map(process::describe).collect()
+    }
+
+    /// The ssh processes that hold connections for later runs.
+    pub fn masters(&self) -> Vec<u32> {
+        process::marked(self.root()).into_iter().filter(|&pid| process::is_ssh_client(pid)).collect()
+    }
+
+    /// The sockets of kept connections, and whatever else lies with them.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.path("run/ssh")) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Ends the kept connections.
+    pub fn stop_masters(&self) {
+        for pid in self.masters() {
+            process::kill(pid);
+            wait_until("a master to end", Duration::from_secs(20), || !process::alive(pid));
+        }
     }
 
     /// Asserts that every process started here (sshd and its sessions are not counted) ends by itself.
