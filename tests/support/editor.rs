@@ -80,6 +80,8 @@ pub struct Editor {
     pub log: Vec<String>,
     /// How many files were changed without a trace in size or modification time.
     pub unseen: usize,
+    /// A push runs meanwhile.
+    pub watched: bool,
     /// Inodes so changed, and inodes that had several names at some time. Today `--checksum` looks at the content of a
     /// first name only, and a second name of equal size and time passes for the same: no file is ever in both.
     rewritten: HashSet<u64>,
@@ -97,6 +99,7 @@ impl Editor {
             serial: 0,
             log: Vec::new(),
             unseen: 0,
+            watched: false,
             rewritten: HashSet::new(),
             linked: HashSet::new(),
         };
@@ -312,7 +315,13 @@ impl Editor {
         let piece = self.rng.bytes(8);
         file.write_all_at(&piece, u64::try_from(self.rng.below(size - 8)).unwrap())?;
         let full = self.at(&path);
-        self.stamp(&full);
+        if self.watched {
+            // The kernel changes the time before the bytes. Who reads in between has old bytes with the new time, and
+            // no time that moves later tells.
+            self.stamp_surely(&full);
+        } else {
+            self.stamp(&full);
+        }
         Ok(Some(path))
     }
 

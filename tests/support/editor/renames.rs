@@ -107,10 +107,7 @@ impl Editor {
                 self.write(&join(&new, name))?;
             }
         }
-        let old = self.free(Some(&site));
-        if old == new || is_below(&old, &new) {
-            return Ok(Some(format!("{new}, not yet in the place of {site}")));
-        }
+        let old = format!("{site}.{}", self.fresh());
         self.rename(&site, &old)?;
         self.rename(&new, &site)?;
         let keeps = self.rng.chance(4);
