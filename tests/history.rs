@@ -304,6 +304,7 @@ impl<'a> World<'a> {
         self.log.push(format!("push {flags:?} while"));
         let before = self.editor.unseen;
         let running = self.command(&["push"], &[]).args(&flags).start();
+        self.editor.watched = true;
         let (editor, mut rng) = (&mut self.editor, Rng::new(self.rng.next()));
         let outcome = std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -315,6 +316,7 @@ impl<'a> World<'a> {
             });
             running.finish()
         });
+        self.editor.watched = false;
         self.take_note_of_edits();
         self.note_unseen(before);
         assert!(matches!(outcome.code(), Some(0 | 3)), "{}", outcome.said());

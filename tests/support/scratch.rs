@@ -125,6 +125,14 @@ impl Scratch {
     /// Takes the filesystem at `name` away, to be mounted again.
     pub fn unmount(&self, name: &str) {
         run_or_panic(Command::new("umount").arg(self.path(name)));
+        // A process elsewhere with a mount namespace of its own may have a copy of the mount; as long as it is there, the
+        // same filesystem would come back, and not what is in the file.
+        let image = self.image(name);
+        let is_free = || {
+            let mut losetup = Command::new("losetup");
+            run_or_panic(losetup.arg("-j").arg(&image).env("PATH", tool_path())).is_empty()
+        };
+        wait_until("the disk, which another mount namespace holds", Duration::from_secs(60), is_free);
     }
 
     fn image(&self, name: &str) -> PathBuf {

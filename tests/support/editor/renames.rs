@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::super::copy::plain_copy;
-use super::{Done, Editor, Kind, NAMES, is_below, join, parent_of};
+use super::{CHECKSUM_MISSES_LINKS, Done, Editor, Kind, NAMES, is_below, join, parent_of};
 
 impl Editor {
     pub(super) fn rename_file(&mut self) -> Done {
@@ -98,7 +98,7 @@ impl Editor {
     pub(super) fn deploy(&mut self) -> Done {
         let Some(site) = self.dir() else { return Ok(None) };
         let new = self.free(Some(&site));
-        if self.rewritten.is_empty() && self.rng.chance(2) {
+        if (self.rewritten.is_empty() || !CHECKSUM_MISSES_LINKS) && self.rng.chance(2) {
             plain_copy(&self.at(&site), &self.at(&new));
             self.write(&join(&new, "release"))?;
         } else {
@@ -107,10 +107,7 @@ impl Editor {
                 self.write(&join(&new, name))?;
             }
         }
-        let old = self.free(Some(&site));
-        if old == new || is_below(&old, &new) {
-            return Ok(Some(format!("{new}, not yet in the place of {site}")));
-        }
+        let old = format!("{site}.{}", self.fresh());
         self.rename(&site, &old)?;
         self.rename(&new, &site)?;
         let keeps = self.rng.chance(4);
@@ -167,7 +164,7 @@ impl Editor {
                 "link"
             }
             2 if fs::symlink_metadata(self.at(&to))
-                .is_ok_and(|m| m.is_file() && !self.rewritten.contains(&m.ino())) =>
+                .is_ok_and(|m| m.is_file() && !(CHECKSUM_MISSES_LINKS && self.rewritten.contains(&m.ino()))) =>
             {
                 fs::hard_link(self.at(&to), self.at(&from))?;
                 "hard link"
@@ -178,13 +175,5 @@ impl Editor {
             }
         };
         Ok(Some(format!("{from} {to}, {what} {from}")))
-    }
-
-    pub(super) fn rename_link(&mut self) -> Done {
-        let Some(from) = self.linked() else { return Ok(None) };
-        // Over another name of the same file this does nothing, as POSIX has it.
-        let Some(to) = self.one(|path, kind| kind == Kind::File && path != from) else { return Ok(None) };
-        self.rename(&from, &to)?;
-        Ok(Some(format!("{from} {to}")))
     }
 }
