@@ -1,6 +1,7 @@
 //! What the stories share: a hermetic place, trees, the oracle, real sshds, and the binary under test.
 //!
-//! Nothing here knows the crate's own modules: the stories see only the binary, as a user does.
+//! Nothing here but `primary`, which speaks the protocol, knows the crate's own modules: the stories see only the binary,
+//! as a user does.
 
 // Each story file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -9,6 +10,7 @@ pub mod copy;
 pub mod editor;
 pub mod fleet;
 pub mod oracle;
+pub mod primary;
 pub mod process;
 pub mod rfleet;
 pub mod rng;
@@ -23,6 +25,7 @@ pub use copy::plain_copy;
 pub use editor::Editor;
 pub use fleet::Fleet;
 pub use oracle::assert_rsync_agrees;
+pub use primary::Primary;
 pub use rfleet::{Config, Outcome, Push, Report, Running, rfleet_bin};
 pub use rng::Rng;
 pub use scratch::{Scratch, wait_until};
