@@ -74,9 +74,11 @@ impl Index {
 
     fn past(&self, since: i64) -> Result<Vec<Version>, IndexError> {
         let mut statement = self.db.prepare_cached(
-            "SELECT dir, name, state, own, target FROM past WHERE until > ?1 AND since <= ?1 AND dir > 0",
+            "SELECT dir, name, state, own, target, digest FROM past WHERE until > ?1 AND since <= ?1 AND dir > 0",
         )?;
-        collect(&mut statement, params![since], row::version_of)
+        collect(&mut statement, params![since], |row| {
+            Ok(Version { digest: row::digest_of(row, 5)?, ..row::version_of(row)? })
+        })
     }
 
     fn root_meta_at(&self, since: i64) -> Result<Option<Meta>, IndexError> {

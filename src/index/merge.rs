@@ -42,8 +42,9 @@ pub struct Merge<'i> {
     levels: Vec<Level>,
     /// Directories that were found in this scan.
     confirmed: HashSet<i64>,
-    /// Directories that are not where they were, by device and inode.
-    orphans: HashMap<(u64, u64), Orphan>,
+    /// Directories that are not where they were, by device and inode. One that was renamed during a scan
+    /// is recorded twice.
+    orphans: HashMap<(u64, u64), Vec<Orphan>>,
     done: bool,
 }
 
@@ -130,7 +131,8 @@ impl Merge<'_> {
                 // Found under another name in this very directory.
                 Finding::Vanished { own: Some((own, _)), .. } if self.confirmed.contains(&own) => {}
                 Finding::Vanished { name, own: Some((own, inode)) } => {
-                    self.orphans.insert((inode.dev, inode.ino), Orphan { own, row: Some((dir, name)) });
+                    let orphan = Orphan { own, row: Some((dir, name)) };
+                    self.orphans.entry((inode.dev, inode.ino)).or_default().push(orphan);
                 }
                 Finding::Appeared(seen) => self.appeared(dir, seen, &mut level)?,
                 Finding::Differs(seen, old) => self.differs(dir, seen, &old, &mut level, look)?,
@@ -145,7 +147,7 @@ impl Merge<'_> {
     /// # Errors
     /// The database fails; then nothing has happened.
     pub fn finish(mut self, stamp: Stamp) -> Result<Summary, IndexError> {
-        for (_, orphan) in std::mem::take(&mut self.orphans) {
+        for orphan in std::mem::take(&mut self.orphans).into_values().flatten() {
             let until = self.next();
             if let Some((dir, name)) = orphan.row {
                 self.retire(dir, &name, until)?;
@@ -266,7 +268,8 @@ impl Merge<'_> {
             let at = self.next();
             self.retire(dir, &seen.node.name, at)?;
             if let Some(own) = old.own {
-                self.orphans.insert((old.inode.dev, old.inode.ino), Orphan { own, row: None });
+                let orphan = Orphan { own, row: None };
+                self.orphans.entry((old.inode.dev, old.inode.ino)).or_default().push(orphan);
             }
             self.last -= 1;
             return self.appeared(dir, seen, level);
@@ -322,7 +325,7 @@ impl Merge<'_> {
 
     /// The number of a directory that was elsewhere and has not been found there; its row there goes.
     fn claim(&mut self, inode: &Inode, at: i64) -> Result<Option<i64>, IndexError> {
-        if let Some(orphan) = self.orphans.remove(&(inode.dev, inode.ino)) {
+        if let Some(orphan) = self.orphans.get_mut(&(inode.dev, inode.ino)).and_then(Vec::pop) {
             if let Some((dir, name)) = orphan.row {
                 self.retire(dir, &name, at)?;
             }

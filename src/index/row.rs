@@ -94,7 +94,7 @@ pub(super) fn version_of(row: &Row) -> Result<Version, IndexError> {
     let target = row.get_ref(4)?.as_blob_or_null().map_err(|_| DAMAGED)?;
     let (node, inode) = entry_of(name, state, target)?;
     let own: Option<i64> = row.get(3)?;
-    Ok(Version { dir: DirectoryId(row.get(0)?), node, inode, own: own.map(DirectoryId) })
+    Ok(Version { dir: DirectoryId(row.get(0)?), node, inode, own: own.map(DirectoryId), digest: None })
 }
 
 /// A digest in column `column`.

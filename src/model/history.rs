@@ -1,6 +1,6 @@
 //! What an index remembers of entries: [`Seen`] as a scan finds them, [`Version`] as the past holds them.
 
-use super::{Meta, Node, Timestamp};
+use super::{Digest, Meta, Node, Timestamp};
 
 /// What tells an inode from others and from its own past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,6 +39,8 @@ pub struct Version {
     pub inode: Inode,
     /// For a directory, its own number.
     pub own: Option<DirectoryId>,
+    /// For a file that has gone or changed, the digest of what it held, if that was read.
+    pub digest: Option<Digest>,
 }
 
 /// A directory that is there now.

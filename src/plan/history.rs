@@ -32,8 +32,9 @@ pub fn plan_changes(changes: &Changes, names: OwnerNames, options: &PlanOptions)
         // A move takes the old name away.
         return None;
     }
-    let (listing, inodes) = source(changes, &moved, names)?;
-    let destination = destination(changes, &moved, &listing)?;
+    let (mut listing, inodes) = source(changes, &moved, names)?;
+    let mut destination = destination(changes, &moved, &listing)?;
+    distrust_exchanged(&mut listing, &mut destination, changes, &moved);
     // Never equal to what is said of the destination's: each is compared entry by entry.
     let digests = vec![Digest([1; 32]); listing.dirs.len()];
     let mut plan = plan(&listing, &digests, &destination, options);
@@ -125,6 +126,25 @@ fn destination(changes: &Changes, moved: &Moved, source: &Listing) -> Option<Des
     Some(Destination { directories, listed, entries: changes.entries_then, owners, unreadable: Vec::new() })
 }
 
+/// A file that changed places with a directory lies under a name under which nothing of it was recorded: that
+/// size and time are the same there says nothing of the content.
+fn distrust_exchanged(listing: &mut Listing, destination: &mut Destination, changes: &Changes, moved: &Moved) {
+    let mark = |dir: Option<&mut DirListing>, name: &[u8], mark: u8| {
+        let node = dir.and_then(|dir| dir.nodes.iter_mut().find(|node| *node.name == *name));
+        if let Some(Node { kind: Kind::File { digest, .. }, .. }) = node {
+            *digest = Some(Box::new(Digest([mark; 32])));
+        }
+    };
+    for (version, (dir, name)) in changes.then.iter().zip(&moved.slot_of) {
+        if version.own.is_some() || (version.dir, &version.node.name) == (*dir, name) {
+            continue;
+        }
+        let Some(path) = moved.path_there(*dir) else { continue };
+        mark(destination.listed.get_mut(&path), name, 0);
+        mark(listing.dirs.iter_mut().find(|dir| dir.path == path), name, 1);
+    }
+}
+
 fn sorted(path: RelPath, meta: Meta, mut nodes: Vec<Node>) -> DirListing {
     nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     nodes.dedup_by(|a, b| a.name == b.name);
@@ -170,9 +190,10 @@ fn content(node: &Node, inode: &Inode) -> Option<Content> {
 /// Takes from the files to be sent those that the host has under another name.
 fn reuse(plan: &mut Plan, listing: &Listing, changes: &Changes, moved: &Moved, inodes: &HashMap<RelPath, Inode>) {
     let olds = changes.then.iter().zip(&moved.slot_of).filter(|(version, _)| !version.inode.shared);
-    let olds: HashMap<Content, RelPath> = olds
+    let olds: HashMap<Content, (RelPath, Digest)> = olds
         .filter_map(|(version, (dir, name))| {
-            Some((content(&version.node, &version.inode)?, moved.path_there(*dir)?.join(name).ok()?))
+            let path = moved.path_there(*dir)?.join(name).ok()?;
+            Some((content(&version.node, &version.inode)?, (path, version.digest?)))
         })
         .collect();
     let mut saved = 0;
@@ -181,11 +202,11 @@ fn reuse(plan: &mut Plan, listing: &Listing, changes: &Changes, moved: &Moved, i
         let path = file.step.entry.path(listing);
         let (_, node) = file.step.entry.of(listing);
         let found = inodes.get(&path).and_then(|inode| content(node, inode)).and_then(|content| olds.get(&content));
-        let Some(from) = found.filter(|from| **from != path) else { return true };
+        let Some((from, digest)) = found.filter(|(from, _)| *from != path) else { return true };
         let size_bytes = node.kind.size_bytes();
         saved += size_bytes;
         let content = Basis { size_bytes, mtime: node.meta.mtime };
-        reuses.push(ReuseStep { step: file.step, from: from.clone(), content });
+        reuses.push(ReuseStep { step: file.step, from: from.clone(), content, digest: *digest });
         false
     });
     plan.totals.content_bytes -= saved;

@@ -17,7 +17,7 @@ pub use compare::{Destination, PlanOptions, plan, wanted_directories};
 pub use history::{HistoryPlan, drifted, plan_changes};
 pub use itemize::itemize;
 
-use crate::model::{DirListing, Expected, Listing, Node, Problem, RelPath, Timestamp};
+use crate::model::{Digest, DirListing, Expected, Listing, Node, Problem, RelPath, Timestamp};
 
 /// An entry of the primary's listing, by position: a plan for 100,000 files stays small, also for
 /// many hosts at a time.
@@ -145,6 +145,8 @@ pub struct ReuseStep {
     pub from: RelPath,
     /// The file there.
     pub content: Basis,
+    /// Digest of its content; that the entry has the same is to be made sure of.
+    pub digest: Digest,
 }
 
 /// A name to be made another name of a file.
@@ -244,6 +246,20 @@ pub struct Totals {
 }
 
 impl Plan {
+    /// Has the content of those files sent that `is_same` finds to be another than under the old name.
+    pub fn confirm_reuses(&mut self, is_same: &mut dyn FnMut(&ReuseStep) -> bool) {
+        for reuse in std::mem::take(&mut self.reuses) {
+            if is_same(&reuse) {
+                self.reuses.push(reuse);
+                continue;
+            }
+            self.totals.content_bytes += reuse.content.size_bytes;
+            self.totals.need_bytes += reuse.content.size_bytes;
+            self.files.push(FileStep { step: reuse.step, delta: false });
+        }
+        self.files.sort_by_key(|file| file.step.entry);
+    }
+
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         let Totals { created, updated, deleted, attributes, .. } = self.totals;

@@ -6,7 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::index::{Index, IndexError, SharedFiles};
 use crate::model::{Digest, DirListing, Fidelity, Listing, ListingHasher, OwnerNames, Position, RelPath, Seen};
 use crate::payload::{Reading, Readings};
-use crate::plan::{Destination, HistoryPlan, PlanOptions, plan_changes};
+use crate::plan::{Destination, HistoryPlan, Plan, PlanOptions, plan_changes};
+use crate::tree::{ContentReader, Parents, Root};
+
+/// How much is read at a time of a file that was renamed.
+const LOOK_BYTES: usize = 256 << 10;
 
 /// The directories of the source, as receivers of one fidelity see them.
 pub(super) struct Table {
@@ -53,7 +57,7 @@ pub(super) struct Indexed {
 /// A plan from history, shared by the hosts at one point.
 pub(super) struct History {
     pub(super) listing: Arc<Listing>,
-    pub(super) plan: Arc<crate::plan::Plan>,
+    pub(super) plan: Arc<Plan>,
 }
 
 impl Indexed {
@@ -98,6 +102,7 @@ impl Indexed {
         from: Position,
         fidelity: Fidelity,
         delete: bool,
+        root: &Root,
     ) -> Result<Option<Arc<History>>, IndexError> {
         let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((.., known)) = histories.iter().find(|(at, of, _)| (*at, *of) == (from, fidelity)) {
@@ -106,12 +111,26 @@ impl Indexed {
         let changes = self.lock().changes_since(from)?;
         let options = PlanOptions { delete, fidelity, excluded: &|_, _| false };
         let planned = plan_changes(&changes, self.names.clone(), &options);
-        let history = planned.map(|HistoryPlan { listing, plan }| {
+        let history = planned.map(|HistoryPlan { listing, mut plan }| {
+            confirm_reuses(&mut plan, &listing, root);
             Arc::new(History { listing: Arc::new(listing), plan: Arc::new(plan) })
         });
         histories.push((from, fidelity, history.clone()));
         Ok(history)
     }
+}
+
+/// Makes sure that files that were renamed were not written to as well, with their times put back: a look
+/// at the own disk costs less than sending them.
+fn confirm_reuses(plan: &mut Plan, listing: &Listing, root: &Root) {
+    let mut parents = Parents::new(root);
+    let mut buffer = vec![0; LOOK_BYTES];
+    plan.confirm_reuses(&mut |reuse| {
+        let path = reuse.step.entry.path(listing);
+        let Ok(reader) = ContentReader::open(&mut parents, &path) else { return false };
+        let same = (reader.size_bytes(), reader.meta().mtime) == (reuse.content.size_bytes, reuse.content.mtime);
+        same && reader.digest(&mut buffer).is_ok_and(|digest| digest == reuse.digest)
+    });
 }
 
 /// Adds to `dirs` the directories that they hold, without what those hold: their attributes belong to

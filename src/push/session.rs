@@ -334,7 +334,9 @@ impl Session<'_> {
             let planned = self
                 .aside(move || {
                     let Contents::Indexed(indexed) = &planning.contents else { return Ok(None) };
-                    let Some(history) = indexed.history(from, fidelity, delete)? else { return Ok(None) };
+                    let Some(history) = indexed.history(from, fidelity, delete, &planning.root)? else {
+                        return Ok(None);
+                    };
                     let (mut plan, listing) = (Arc::clone(&history.plan), Arc::clone(&history.listing));
                     if !plan.removals.is_empty() {
                         planning.confirm_removals(Arc::make_mut(&mut plan));
@@ -384,7 +386,7 @@ impl Session<'_> {
             .aside(move || {
                 let table = preparing.tables.of(&preparing.contents, fidelity)?;
                 let Contents::Indexed(indexed) = &preparing.contents else { return Ok((table, None, Vec::new())) };
-                let past = at.map(|at| indexed.history(at, fidelity, delete)).transpose()?.flatten();
+                let past = at.map(|at| indexed.history(at, fidelity, delete, &preparing.root)).transpose()?.flatten();
                 let hidden = indexed.lock().hidden_changes(at.map(|at| at.sequence))?;
                 Ok((table, past, hidden))
             })
