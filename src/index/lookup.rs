@@ -10,9 +10,12 @@ use crate::model::{Digest, DirListing, DirectoryId, Inode, Kind, Meta, Node, Pla
 
 const BAD_NAME: IndexError = IndexError::Damaged("it holds a name that cannot be");
 
+/// Names of one file: the directory, and the name in it.
+type Names = Vec<(RelPath, Box<[u8]>)>;
+
 /// The names of each file that has several, in the order of a listing; the first of them is its first name.
 #[derive(Debug, Default)]
-pub struct SharedFiles(HashMap<(u64, u64), Vec<(RelPath, Box<[u8]>)>>);
+pub struct SharedFiles(HashMap<(u64, u64), Names>);
 
 impl SharedFiles {
     /// The first name of the file, if `name` in `dir` is another one.
@@ -40,7 +43,7 @@ impl Index {
     /// The database fails or is damaged.
     pub fn shared_files(&self) -> Result<SharedFiles, IndexError> {
         let mut places = Paths::default();
-        let mut files: HashMap<(u64, u64), Vec<(RelPath, Box<[u8]>)>> = HashMap::new();
+        let mut files: HashMap<(u64, u64), Names> = HashMap::new();
         let mut statement = self.db.prepare_cached(
             "SELECT dir, name, state, own, target FROM entries WHERE inode IS NOT NULL AND own IS NULL",
         )?;

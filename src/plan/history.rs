@@ -27,6 +27,10 @@ pub struct HistoryPlan {
 /// Plans `changes` for hosts of the fidelity in `options`. `None` if moves of directories are so
 /// entangled that comparing everything is the better way.
 pub fn plan_changes(changes: &Changes, names: OwnerNames, options: &PlanOptions) -> Option<HistoryPlan> {
+    if changes.now.iter().chain(&changes.then).any(|version| version.inode.shared) {
+        // Which names belong together is a matter of the whole tree: it is compared.
+        return None;
+    }
     let moved = Moved::plan(changes)?;
     if !options.delete && !moved.steps.is_empty() {
         // A move takes the old name away.
@@ -151,9 +155,12 @@ fn sorted(path: RelPath, meta: Meta, mut nodes: Vec<Node>) -> DirListing {
     DirListing { path, meta, nodes }
 }
 
+/// Names of one file: the directory, and the name in it.
+type Names = Vec<(RelPath, Box<[u8]>)>;
+
 /// Names of files with several names.
 #[derive(Default)]
-struct Links(HashMap<(u64, u64), Vec<(RelPath, Box<[u8]>)>>);
+struct Links(HashMap<(u64, u64), Names>);
 
 impl Links {
     fn note(&mut self, version: &Version, dir: &RelPath) {

@@ -51,8 +51,11 @@ pub(super) struct Indexed {
     /// What a host has that has everything.
     pub(super) position: Position,
     listings: Mutex<Vec<(BTreeSet<RelPath>, Known)>>,
-    histories: Mutex<Vec<(Position, Fidelity, Option<Arc<History>>)>>,
+    histories: Mutex<Vec<Planned>>,
 }
+
+/// The point and the fidelity that a plan is for; `None` where there is none.
+type Planned = (Position, Fidelity, Option<Arc<History>>);
 
 /// A plan from history, shared by the hosts at one point.
 pub(super) struct History {

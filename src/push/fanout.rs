@@ -135,8 +135,8 @@ fn scan_with(
     record: Option<&Record>,
 ) -> Result<(Source, Option<String>), GuardRefusal> {
     match scan_source(job, Arc::clone(&root), record) {
-        Ok(source) => return Ok((source, None)),
-        Err(ScanError::Refused(refusal)) => return Err(refusal),
+        Ok(source) => Ok((source, None)),
+        Err(ScanError::Refused(refusal)) => Err(refusal),
         Err(ScanError::Index(error)) => {
             if let (Some(record), IndexError::Damaged(_)) = (record, &error) {
                 record.index.lock().unwrap_or_else(PoisonError::into_inner).mark_damaged();

@@ -51,7 +51,9 @@ type Done = io::Result<Option<String>>;
 
 type Operation = fn(&mut Editor) -> Done;
 
-/// The operations, with how often each comes.
+/// The operations, with how often each comes. A rewrite that keeps size and time is not among them: where a host is
+/// compared, it is missed as by every tool that goes by these two, unless contents are compared; that the index finds it
+/// is probed by itself.
 const OPERATIONS: &[(usize, &str, Operation)] = &[
     (3, "create", Editor::create),
     (2, "mkdir -p", Editor::make_path),
@@ -59,7 +61,6 @@ const OPERATIONS: &[(usize, &str, Operation)] = &[
     (1, "append", Editor::append),
     (1, "truncate", Editor::truncate),
     (2, "rewrite, same size", Editor::rewrite),
-    (1, "rewrite, same size and time", Editor::rewrite_unseen),
     (2, "replace", Editor::replace),
     (4, "mv file", Editor::rename_file),
     (2, "mv file over file", Editor::rename_over_file),
@@ -375,28 +376,6 @@ impl Editor {
         let size = usize::try_from(fs::metadata(&full)?.len()).unwrap();
         fs::write(&full, self.rng.bytes(size))?;
         self.stamp(&full);
-        Ok(Some(path))
-    }
-
-    /// Only the change time tells that the content is another one.
-    fn rewrite_unseen(&mut self) -> Done {
-        let Some(path) = self.file() else { return Ok(None) };
-        let of = |path: &Path| fs::symlink_metadata(path).map(|m| (m.len(), m.mtime(), m.mtime_nsec(), m.ino()));
-        let full = self.at(&path);
-        let (size, seconds, nanoseconds, inode) = of(&full)?;
-        // A copy of equal size and time that keeps its content could take its place later.
-        let alone = self.list().into_iter().all(|(other, _)| {
-            of(&self.at(&other)).is_ok_and(|o| (o.0, o.1, o.2) != (size, seconds, nanoseconds) || o.3 == inode)
-        });
-        if size < 8 || !alone || (CHECKSUM_MISSES_LINKS && self.linked.contains(&inode)) {
-            return Ok(None);
-        }
-        self.rewritten.insert(inode);
-        // Before it is written: a push may be at it.
-        self.unseen += 1;
-        let content = self.rng.bytes(usize::try_from(size).unwrap());
-        fs::write(&full, content)?;
-        set_time(&full, (seconds, nanoseconds));
         Ok(Some(path))
     }
 
