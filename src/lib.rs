@@ -29,6 +29,7 @@
 pub mod cli;
 pub mod config;
 pub mod delta;
+pub mod index;
 pub mod model;
 pub mod observe;
 pub mod payload;

@@ -43,6 +43,11 @@ const MODULES: &[Module] = &[
         why: "pure: what is decided from two listings must not depend on how they were come by",
     },
     Module {
+        name: "index",
+        may_use: &["model"],
+        why: "the record of a root in a database of its own: what a scan found is handed to it, and it never looks itself",
+    },
+    Module {
         name: "wire",
         may_use: &["model", "delta"],
         why: "bytes to typed values and back; delta only for the signature lengths in a request",
@@ -71,7 +76,7 @@ const MODULES: &[Module] = &[
     },
     Module {
         name: "push",
-        may_use: &["model", "observe", "plan", "delta", "wire", "tree", "transport", "payload"],
+        may_use: &["model", "observe", "plan", "index", "delta", "wire", "tree", "transport", "payload"],
         why: "the primary's half of a session; options come as plain values, never as the configuration file",
     },
     Module {
@@ -92,6 +97,7 @@ const MODULES: &[Module] = &[
             "observe",
             "delta",
             "plan",
+            "index",
             "wire",
             "tree",
             "transport",
@@ -119,8 +125,9 @@ struct Outside {
 const OUTSIDE: &[Outside] = &[
     Outside {
         paths: &["std::fs", "rustix::fs", "tempfile"],
-        only: &["tree", "transport", "payload", "receive", "config", "cli"],
-        why: "model, plan, delta and wire are pure, push works through tree and payload",
+        only: &["tree", "transport", "index", "payload", "receive", "config", "cli"],
+        why: "model, plan, delta and wire are pure, push works through tree and payload; index only removes a database \
+              that cannot be used",
     },
     Outside {
         paths: &["std::process::Command", "tokio::process", "openssh"],
@@ -159,6 +166,7 @@ const OUTSIDE: &[Outside] = &[
         only: &["cli"],
         why: "how people are spoken to is the command line's business; a library returns typed errors",
     },
+    Outside { paths: &["rusqlite"], only: &["index"], why: "one schema, in one place" },
     Outside { paths: &["fast_rsync"], only: &["delta"], why: "its signatures are checked before they are believed" },
     Outside { paths: &["postcard", "zstd"], only: &["wire"], why: "caps on what a peer sends are kept in one place" },
 ];

@@ -55,6 +55,7 @@ fn two_roots_to_hosts_over_ssh_and_over_a_command() {
     let only = Push::configured(&scratch, &config).args(&["--host", "box"]).ok();
     assert!(only.report().roots.iter().all(|r| r.hosts.len() == 1 && r.hosts[0].name == "box"), "{}", only.said());
     assert_same(&www, &copy("box", "www"));
+    scratch.stop_masters();
     scratch.assert_no_leftovers();
 }
 
@@ -80,6 +81,31 @@ fn a_second_configured_push_of_the_same_tree_sends_nothing() {
         again.said()
     );
     before.assert_equal(&copy);
+}
+
+#[test]
+fn a_host_with_a_limit_is_slow_and_the_others_are_not_held_back() {
+    let scratch = Scratch::new();
+    let source = scratch.path("source");
+    Tree::new().create(&source);
+    fs::write(source.join("large"), Rng::new(9).bytes(1_500_000)).unwrap();
+    let command = [rfleet_bin().to_str().unwrap(), "receive"];
+    let config = Config::new("cms")
+        .root("www", &source, "")
+        .hosts(&["slow", "free"])
+        .host_command("slow", &command, "www", &scratch.path("slow"))
+        .lines("bandwidth = \"500KB\"")
+        .host_command("free", &command, "www", &scratch.path("free"))
+        .lines("bandwidth = 0\n[push]\nhost_bandwidth = \"1KB\"")
+        .write(&scratch, "rfleet.toml");
+    let outcome = Push::configured(&scratch, &config).ok();
+    let report = outcome.report();
+    let (slow, free) = (report.host("slow").seconds, report.host("free").seconds);
+    // What the slow one gets takes three seconds at its rate, and at the rate of all hosts half an hour.
+    assert!(slow >= 2.5 && free < slow, "{slow} {free}: {}", outcome.said());
+    for host in ["slow", "free"] {
+        assert_same(&source, &scratch.path(host));
+    }
 }
 
 /// The far side is a forced command: what the client asks for is ignored, and only the roots of its own file exist.

@@ -3,13 +3,16 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::tree::assert_no_state;
+use support::tree::{assert_no_state, recorded_sequence};
 use support::versions::{self, Reader};
-use support::{Fleet, Push, Rng, Running, Scratch, assert_rsync_agrees, assert_same, process, wait_until};
+use support::{
+    Config, Fleet, Push, Rng, Running, Scratch, assert_rsync_agrees, assert_same, process, rfleet_bin, wait_until,
+};
 
 const FILES: u64 = 28;
 
@@ -18,6 +21,8 @@ const FILES: u64 = 28;
 enum Victim {
     Sender,
     Receiver,
+    /// The sender and all its receivers.
+    Both,
     Ssh,
     Sshd,
 }
@@ -27,6 +32,10 @@ struct Story {
     source: PathBuf,
     copies: Vec<PathBuf>,
     fleet: Option<Fleet>,
+    /// With a configuration, and so with a state on both sides.
+    config: Option<PathBuf>,
+    /// What the record of each copy says, as far as it is known to be true.
+    sequences: RefCell<Vec<Option<u64>>>,
 }
 
 impl Story {
@@ -34,17 +43,46 @@ impl Story {
     fn local() -> Self {
         let scratch = Scratch::new();
         let copies = vec![scratch.path("copy1"), scratch.path("copy2")];
-        Self { source: scratch.path("source"), scratch, copies, fleet: None }
+        Self::with(scratch, copies, None, None)
     }
 
     fn over_ssh() -> Self {
         let scratch = Scratch::new();
         let fleet = Fleet::start(&scratch, 1);
         let copies = vec![fleet.hosts[0].path.clone()];
-        Self { source: scratch.path("source"), scratch, copies, fleet: Some(fleet) }
+        Self::with(scratch, copies, Some(fleet), None)
+    }
+
+    fn by_configuration() -> Self {
+        let scratch = Scratch::new();
+        let copies: Vec<_> = (1..=3).map(|n| scratch.path(&format!("copy{n}"))).collect();
+        let bin = rfleet_bin().to_str().unwrap();
+        let mut config =
+            Config::new("cms").root("www", &scratch.path("source"), "delete = true\nmax_delete = \"100%\"");
+        for (n, copy) in copies.iter().enumerate() {
+            config = config.host_command(&format!("web{n}"), &[bin, "receive"], "www", copy);
+        }
+        let config = config.write(&scratch, "rfleet.toml");
+        Self::with(scratch, copies, None, Some(config))
+    }
+
+    fn with(scratch: Scratch, copies: Vec<PathBuf>, fleet: Option<Fleet>, config: Option<PathBuf>) -> Self {
+        let sequences = RefCell::new(vec![None; copies.len()]);
+        Self { source: scratch.path("source"), scratch, copies, fleet, config, sequences }
+    }
+
+    /// The next version of the source; by configuration also with names that move.
+    fn write(&self, version: u64) {
+        versions::write(&self.source, FILES, version);
+        if self.config.is_some() {
+            versions::write_moving(&self.source, version);
+        }
     }
 
     fn push(&self) -> Push<'_> {
+        if let Some(config) = &self.config {
+            return Push::configured(&self.scratch, config).args(&["--timeout", "10s"]);
+        }
         let push = match &self.fleet {
             Some(fleet) => fleet.push(&self.scratch, &self.source, &[]),
             None => Push::adhoc(&self.scratch, &self.source, &self.copies),
@@ -57,6 +95,7 @@ impl Story {
         let marked = || process::marked(self.scratch.root());
         match victim {
             Victim::Sender => vec![running.pid()],
+            Victim::Both => running.receivers().into_iter().chain([running.pid()]).collect(),
             Victim::Receiver => self.fleet.as_ref().map_or_else(|| running.receivers(), |f| f.sshd.receivers()),
             Victim::Ssh => marked().into_iter().filter(|&pid| process::is_ssh_client(pid)).collect(),
             Victim::Sshd => self.fleet.as_ref().map(|f| process::descendants(f.sshd.pid())).unwrap_or_default(),
@@ -69,15 +108,35 @@ impl Story {
         assert_eq!(outcome.code(), Some(0), "the push after {what}: {}", outcome.said());
         for copy in &self.copies {
             assert_same(&self.source, copy);
-            assert_no_state(copy);
+            if self.config.is_some() {
+                assert!(!copy.join(".rfleet/stage").exists(), "{what}: the stage is left in {}", copy.display());
+            } else {
+                assert_no_state(copy);
+            }
         }
+        self.check_records(what);
         outcome.wall
+    }
+
+    /// A record that says more than before is of the source as it is now, since nothing else was pushed meanwhile.
+    fn check_records(&self, what: &str) {
+        if self.config.is_none() {
+            return;
+        }
+        for (copy, known) in self.copies.iter().zip(self.sequences.borrow_mut().iter_mut()) {
+            let now = recorded_sequence(copy);
+            if known.is_some() && now != *known {
+                assert!(now > *known, "{what}: the record of {} went from {known:?} to {now:?}", copy.display());
+                assert_same(&self.source, copy);
+            }
+            *known = now;
+        }
     }
 
     /// Pushes version after version, each killed at a random moment, until `kills` hit; then a whole push.
     fn run(&self, victim: Victim, kills: usize, seed: u64) {
         let mut rng = Rng::new(seed);
-        versions::write(&self.source, FILES, 1);
+        self.write(1);
         self.converge("nothing");
         let mut clean = self.time_of_one_push();
         let reader = Reader::watch(self.copies.clone(), FILES);
@@ -87,9 +146,16 @@ impl Story {
                 break;
             }
             version += 1;
-            versions::write(&self.source, FILES, version);
+            self.write(version);
             let what = format!("kill {hit} of {victim:?}, seed {seed}, attempt {attempt}");
             let in_time = self.kill_once(victim, clean, &mut rng, &what);
+            if self.config.is_some() {
+                self.wait_for_receivers(&what);
+                self.check_records(&what);
+                self.copies
+                    .iter()
+                    .for_each(|copy| drop(versions::whole(copy).unwrap_or_else(|e| panic!("{what}: {e}"))));
+            }
             hit += usize::from(in_time);
             // Sometimes a second change comes before the next push, or the next push is killed as well.
             if !rng.chance(5) {
@@ -107,7 +173,7 @@ impl Story {
     }
 
     fn time_of_one_push(&self) -> Duration {
-        versions::write(&self.source, FILES, 2);
+        self.write(2);
         self.converge("nothing")
     }
 
@@ -123,10 +189,15 @@ impl Story {
         let span = if victim == Victim::Sender { clean } else { clean / 2 };
         std::thread::sleep(span * share / 1_000);
         let victims = self.victims(&running, victim);
-        victims.iter().for_each(|&pid| process::kill(pid));
+        // In either order: a sender that outlives its receivers for a moment, or the other way round.
+        if rng.chance(2) {
+            victims.iter().for_each(|&pid| process::kill(pid));
+        } else {
+            victims.iter().rev().for_each(|&pid| process::kill(pid));
+        }
         let start = Instant::now();
         let outcome = running.finish_within(Duration::from_secs(60));
-        if victim == Victim::Sender {
+        if matches!(victim, Victim::Sender | Victim::Both) {
             self.wait_for_receivers(what);
             return outcome.code().is_none();
         }
@@ -179,6 +250,21 @@ fn killed_ssh_client() {
 #[test]
 fn killed_sshd_session() {
     Story::over_ssh().run(Victim::Sshd, 15, 16);
+}
+
+#[test]
+fn killed_sender_by_configuration() {
+    Story::by_configuration().run(Victim::Sender, 40, 17);
+}
+
+#[test]
+fn killed_receivers_by_configuration() {
+    Story::by_configuration().run(Victim::Receiver, 40, 18);
+}
+
+#[test]
+fn killed_sender_and_receivers_by_configuration() {
+    Story::by_configuration().run(Victim::Both, 40, 19);
 }
 
 /// An interrupt ends the push soon, with the exit code of a partial push, and leaves nothing half-done.

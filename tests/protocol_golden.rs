@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use rfleet::delta::{SignatureSpec, Signer};
 use rfleet::model::{
-    Attribute, Digest, DirListing, Fidelity, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, Problem, ProblemKind,
-    RelPath, Sequence, SpecialKind, Term, Timestamp,
+    Attribute, Digest, DirListing, Expected, Fidelity, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, Position,
+    Problem, ProblemKind, RelPath, Sequence, SpecialKind, Stamp, Term, Timestamp,
 };
 use rfleet::wire::{
     Begin, BlockReader, BlockWriter, Change, Committed, FrameKind, HEADER_BYTES, Hello, Inventory, PROTOCOL_MAX,
@@ -33,6 +33,14 @@ fn path(name: &str) -> RelPath {
 
 fn meta() -> Meta {
     Meta { mode: 0o644, uid: 33, gid: 33, mtime: Timestamp { secs: 1_700_000_000, nanos: 5 }, attributes: Vec::new() }
+}
+
+fn was_file() -> Expected {
+    Expected::File { size_bytes: 300, mtime: meta().mtime }
+}
+
+fn position() -> Position {
+    Position { sequence: Sequence(300), stamp: Stamp(7) }
 }
 
 fn hello() -> Hello {
@@ -67,25 +75,40 @@ fn to_receiver() -> Vec<(&'static str, ToReceiver)> {
     vec![
         ("Hello", ToReceiver::Hello(hello())),
         ("Heartbeat", ToReceiver::Heartbeat),
+        ("List", ToReceiver::List),
         ("GetDirectories", ToReceiver::GetDirectories { names: names.clone() }),
         ("GetEntries", ToReceiver::GetEntries { paths: vec![path(""), path("2024/05")] }),
         ("GetSignatures", ToReceiver::GetSignatures { requests: vec![request] }),
         ("Begin", ToReceiver::Begin(Begin { names, need_bytes: 300, need_inodes: 2, deletions: 1 })),
-        ("Changes", ToReceiver::Changes(vec![Change::MakeDirectory { path: path("2024") }])),
+        ("Changes", ToReceiver::Changes(vec![Change::MakeDirectory { path: path("2024"), was: Expected::Nothing }])),
         ("EndOfContent", ToReceiver::EndOfContent),
-        ("Finish", ToReceiver::Finish { sequence: Sequence(0), record: true }),
+        ("Finish", ToReceiver::Finish { position: position(), record: true }),
     ]
 }
 
 fn changes() -> Vec<(&'static str, Change)> {
     let target: Box<[u8]> = b"../common".as_slice().into();
+    let reuse = Change::Reuse {
+        path: path("b"),
+        was: Expected::Nothing,
+        from: path("a"),
+        size_bytes: 300,
+        mtime: meta().mtime,
+        meta: meta(),
+    };
     vec![
-        ("MakeDirectory", Change::MakeDirectory { path: path("d") }),
-        ("ReplaceDirectory", Change::ReplaceDirectory { path: path("d") }),
-        ("Link", Change::Link { path: path("b"), to: path("a") }),
-        ("Symlink", Change::Symlink { path: path("l"), target, meta: meta() }),
-        ("SetMeta", Change::SetMeta { path: path("a"), meta: meta(), symlink: false }),
-        ("Remove", Change::Remove { path: path("old"), directory: true }),
+        ("Move", Change::Move { from: path("d"), to: path("e"), exchange: false }),
+        ("MakeDirectory", Change::MakeDirectory { path: path("d"), was: Expected::Special }),
+        ("ReplaceDirectory", Change::ReplaceDirectory { path: path("d"), entries: 3 }),
+        ("Expect", Change::Expect { path: path("a"), was: was_file() }),
+        ("Reuse", reuse),
+        ("Link", Change::Link { path: path("b"), to: path("a"), was: Expected::Nothing }),
+        (
+            "Symlink",
+            Change::Symlink { path: path("l"), target, meta: meta(), was: Expected::Symlink { mtime: meta().mtime } },
+        ),
+        ("SetMeta", Change::SetMeta { path: path("a"), meta: meta(), was: was_file() }),
+        ("Remove", Change::Remove { path: path("old"), was: Expected::Directory }),
         ("SetDirectoryMeta", Change::SetDirectoryMeta { path: path(""), meta: meta() }),
     ]
 }
@@ -96,7 +119,7 @@ fn to_primary() -> Vec<(&'static str, ToPrimary)> {
         root: "uploads".into(),
         term: Term(0),
         primary: "web1".into(),
-        sequence: Sequence(0),
+        position: position(),
     };
     let welcome = Welcome {
         protocol: 1,
@@ -115,7 +138,8 @@ fn to_primary() -> Vec<(&'static str, ToPrimary)> {
     owners.groups.insert(1000, None);
     let digest = Digest([0x11; 32]);
     let inventory = Inventory { digest, directories: 3, entries: 200, unreadable: vec![problem.clone()] };
-    let committed = Committed { sequence: Sequence(0), problems: vec![problem], more_problems: 0, notes: Vec::new() };
+    let committed =
+        Committed { position: position(), drifted: 1, problems: vec![problem], more_problems: 0, notes: Vec::new() };
     vec![
         ("Welcome", ToPrimary::Welcome(welcome)),
         ("Refused", ToPrimary::Refused(Refusal { kind: RefusalKind::Busy, message: "another rfleet".into() })),

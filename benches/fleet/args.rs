@@ -1,18 +1,18 @@
 //! What the command line of the bench says, and the two scales it runs at.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
 use crate::tools::Tool;
 
-/// Measure rfleet against the installed rsync, in the same run, over a real sshd on loopback.
+/// Measure rfleet against rsync, in the same run, over a real sshd on loopback.
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench fleet --")]
 pub struct Args {
     /// Run only the workloads whose name contains one of these words
     pub filters: Vec<String>,
-    /// Regular files in the CMS-like tree [default: 100000]
+    /// Regular files in the CMS-like tree; in a renamed directory as many, in the big tree ten times as many [default: 100000]
     #[arg(long)]
     files: Option<u64>,
     /// Size of the big file in megabytes (10^6) [default: 1000]
@@ -39,9 +39,15 @@ pub struct Args {
     /// Use another build of rfleet instead of the one cargo just made
     #[arg(long, default_value = env!("CARGO_BIN_EXE_rfleet"))]
     pub rfleet: PathBuf,
+    /// Use another rsync than the one in PATH, on both sides
+    #[arg(long)]
+    rsync: Option<PathBuf>,
     /// Print the names of the workloads and stop
     #[arg(long)]
     pub list: bool,
+    /// Walk this tree, print how many entries it has, and stop: what a scan is compared with
+    #[arg(long, hide = true)]
+    pub walk: Option<PathBuf>,
     /// What cargo adds for `cargo bench`; without it everything is scaled down to a smoke test
     #[arg(long, hide = true)]
     bench: bool,
@@ -62,10 +68,27 @@ pub struct Scale {
     pub changed: u64,
 }
 
+impl Scale {
+    /// Regular files in the tree that is big by their number.
+    pub fn wide_files(self) -> u64 {
+        self.files.saturating_mul(10)
+    }
+
+    /// Do the targets speak of this scale?
+    pub fn is_full(self) -> bool {
+        self.files == 100_000 && self.big_bytes == 1_000_000_000 && self.hosts == 8 && self.changed == 100
+    }
+}
+
 impl Args {
     /// True when `cargo test --all-targets` and not `cargo bench` started this program.
     pub fn is_smoke_test(&self) -> bool {
         !self.bench
+    }
+
+    /// The rsync to compare with: a path, or a name to look for.
+    pub fn rsync(&self) -> &Path {
+        self.rsync.as_deref().unwrap_or(Path::new("rsync"))
     }
 
     /// The scale asked for: the full one under `cargo bench`, a few seconds' worth otherwise.

@@ -1,17 +1,24 @@
-//! The bench of a fleet: rfleet against the installed rsync, in the same run, over a real sshd on loopback.
+//! The bench of a fleet: rfleet against rsync, in the same run, over a real sshd on loopback.
 //!
 //! The program starts itself a second time. The outer one makes a directory in memory, a control group and, where it
 //! may, a network namespace of its own (so that nobody else's traffic counts as ours), and takes all of that away
 //! when the inner one has ended, however it ended. The inner one measures.
 
 mod args;
+mod many;
+mod masters;
 mod meter;
 mod random;
 mod report;
+mod rfleet;
+mod rsync;
 mod sshd;
+mod stage;
 mod supervise;
+mod targets;
 mod tools;
 mod tree;
+mod walk;
 mod workload;
 
 use std::fs;
@@ -23,9 +30,10 @@ use clap::Parser as _;
 
 use args::Args;
 use meter::Accounting;
+use rfleet::Rfleet;
 use sshd::Sshd;
+use stage::Stage;
 use tools::Bench;
-use workload::Stage;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -33,9 +41,10 @@ fn main() -> ExitCode {
         workload::all(args.scale()).iter().for_each(|workload| println!("{}", workload.name));
         return ExitCode::SUCCESS;
     }
-    let done = match supervise::inner_directory() {
-        Some(dir) => measure(&args, dir),
-        None => supervise::run(&args.dir),
+    let done = match (&args.walk, supervise::inner_directory()) {
+        (Some(tree), _) => walk::walk(tree).map(|entries| println!("{entries}")),
+        (None, Some(dir)) => measure(&args, dir),
+        (None, None) => supervise::check_programs(args.rsync()).and_then(|()| supervise::run(&args.dir)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,7 +60,9 @@ fn measure(args: &Args, dir: PathBuf) -> Result<()> {
     let scale = args.scale();
     let mut workloads = workload::all(scale);
     workloads.retain(|workload| {
-        args.filters.is_empty() || args.filters.iter().any(|filter| workload.name.contains(filter.as_str()))
+        let asked =
+            args.filters.is_empty() || args.filters.iter().any(|filter| workload.name.contains(filter.as_str()));
+        asked && !workload.contestants(args.only).is_empty()
     });
     ensure!(!workloads.is_empty(), "no workload has such a name; --list prints them");
     if args.is_smoke_test() {
@@ -59,30 +70,39 @@ fn measure(args: &Args, dir: PathBuf) -> Result<()> {
     }
     let accounting = supervise::inner_groups().map_or(Accounting::Children { sshd: None }, Accounting::Groups);
     let sshd = Sshd::start(&dir.join("sshd"), true, &accounting)?;
-    println!("{}", header(&dir, &sshd, &accounting)?);
+    let rsync = supervise::find_program(args.rsync()).context("no rsync")?;
+    let rfleet = Rfleet::probe(&args.rfleet, &dir)?;
+    println!("{}", header(&dir, &sshd, &accounting, &rsync)?);
+    let args::Scale { files, big_bytes, hosts, rounds, .. } = scale;
+    println!("{files} files, a big file of {} MB, {hosts} hosts, {rounds} rounds\n", big_bytes / 1_000_000);
+    if !rfleet.keeps_connections {
+        println!("this rfleet does not know `[ssh] persist`: each run makes its own connections\n");
+    }
     let accounting = match accounting {
         Accounting::Children { .. } => Accounting::Children { sshd: Some(sshd.pid()) },
         groups => groups,
     };
-    let rfleet = fs::canonicalize(&args.rfleet).context("no rfleet")?;
-    let bench = Bench { dir, accounting, ssh_config: sshd.client_config.clone(), rfleet };
+    let bench = Bench { dir, accounting, ssh_config: sshd.client_config.clone(), rsync, rfleet };
     let mut stage = Stage::new(&bench, scale, args.seed, args.only);
     let mut outcomes = Vec::new();
     for workload in &workloads {
         eprintln!("{}", workload.name);
         outcomes.push(stage.play(workload)?);
     }
+    // Before sshd goes: they would notice only later.
+    bench.disconnect()?;
     println!("{}", report::render(&outcomes));
+    println!("{}", targets::render(&outcomes, scale));
     Ok(())
 }
 
 /// The circumstances that the figures belong to.
-fn header(dir: &Path, sshd: &Sshd, accounting: &Accounting) -> Result<String> {
+fn header(dir: &Path, sshd: &Sshd, accounting: &Accounting, rsync: &Path) -> Result<String> {
     let first_line = |command: &mut Command| -> String {
         let output = command.output().map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
         String::from_utf8_lossy(&output).lines().next().unwrap_or("unknown").trim().to_owned()
     };
-    let rsync = first_line(Command::new("rsync").arg("--version"));
+    let version = first_line(Command::new(rsync).arg("--version"));
     let ssh = first_line(Command::new("ssh").arg("-V"));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -100,8 +120,9 @@ fn header(dir: &Path, sshd: &Sshd, accounting: &Accounting) -> Result<String> {
         "the loopback interface that all programs share: other traffic counts too"
     };
     Ok(format!(
-        "{rsync}; {ssh}\n{} x {}, kernel {}, load before {}\nprocessor time by {counting}; bytes from {wire}\n\
+        "{version} at {}; {ssh}\n{} x {}, kernel {}, load before {}\nprocessor time by {counting}; bytes from {wire}\n\
          an empty ssh session costs {:.3} s ({:.3} s with the start-up files of this user's shell, which are not run here)\n",
+        rsync.display(),
         std::thread::available_parallelism()?,
         model.trim_start_matches([' ', '\t', ':']),
         kernel.trim(),

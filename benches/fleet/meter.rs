@@ -108,10 +108,20 @@ impl Accounting {
         }
     }
 
-    /// Wait, at most a second, until sessions that have just ended are gone and counted.
-    fn settle(&self) {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while Instant::now() < deadline && self.members(Side::Far).len() > 1 {
+    /// Wait, at most two seconds, until sessions that have just ended are gone and counted: until no process of the
+    /// tool called `name` is left on the far side, and nobody has come or gone there for a while. Connections that are
+    /// kept for the next run stay.
+    fn settle(&self, name: &str) {
+        const QUIET: Duration = Duration::from_millis(50);
+        let start = Instant::now();
+        let (mut last, mut since) = (Vec::new(), start);
+        while start.elapsed() < Duration::from_secs(2) {
+            let members = self.members(Side::Far);
+            if members != last || members.iter().any(|pid| is_called(*pid, name).is_some()) {
+                (last, since) = (members, Instant::now());
+            } else if since.elapsed() >= QUIET {
+                return;
+            }
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -259,7 +269,7 @@ impl Sampler {
 /// Run a command made by [`Accounting::command`] to its end and say what it cost. `name` is what the kernel calls the
 /// tool's processes.
 pub fn measure(accounting: &Accounting, mut command: Command, name: &str) -> Result<(Cost, ExitStatus)> {
-    accounting.settle();
+    accounting.settle(name);
     let (wire_before, cpu_before) = (loopback_bytes()?, accounting.cpu_seconds()?);
     let (busy_before, processors) = machine_busy()?;
     let sampler = Sampler::start(accounting, name);
@@ -276,7 +286,7 @@ pub fn measure(accounting: &Accounting, mut command: Command, name: &str) -> Res
     if let Some(seconds) = last_seconds {
         seen.sender_seconds.insert(pid, seconds);
     }
-    accounting.settle();
+    accounting.settle(name);
     let cpu_seconds = accounting.cpu_seconds()? - cpu_before;
     let capacity = (wall_seconds * processors).max(f64::MIN_POSITIVE);
     let cost = Cost {

@@ -1,8 +1,8 @@
 //! The figures as tables: aligned for a terminal, and as Markdown for the documentation.
 
 use crate::meter::Cost;
-use crate::tools::{Contestant, Tool};
-use crate::workload::Outcome;
+use crate::tools::{Account, Contestant};
+use crate::workload::{Kind, Outcome, Run};
 
 const TITLES: [&str; 12] = [
     "workload",
@@ -32,8 +32,12 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 impl Outcome {
+    fn runs(&self, contestant: Contestant) -> impl Iterator<Item = &Run> {
+        self.rounds.iter().flatten().filter(move |run| run.contestant == contestant)
+    }
+
     fn costs(&self, contestant: Contestant) -> impl Iterator<Item = &Cost> {
-        self.rounds.iter().flatten().filter(move |run| run.contestant == contestant).map(|run| &run.cost)
+        self.runs(contestant).map(|run| &run.cost)
     }
 
     /// The contestants, in the order of the first round.
@@ -41,21 +45,37 @@ impl Outcome {
         self.rounds.first().into_iter().flatten().map(|run| run.contestant).collect()
     }
 
-    fn median_of(&self, contestant: Contestant, figure: fn(&Cost) -> f64) -> f64 {
+    /// The median over the rounds of a figure.
+    pub fn median_of(&self, contestant: Contestant, figure: fn(&Cost) -> f64) -> f64 {
         median(self.costs(contestant).map(figure))
     }
 
     /// The median over the rounds of a figure of `above` by that of `below` in the same round.
-    fn ratio(&self, above: Contestant, below: Contestant, figure: fn(&Cost) -> f64) -> f64 {
+    pub fn ratio(&self, above: Contestant, below: Contestant, figure: fn(&Cost) -> f64) -> f64 {
         median(self.costs(above).zip(self.costs(below)).map(|(above, below)| figure(above) / figure(below)))
+    }
+
+    /// The largest of all rounds.
+    pub fn most(&self, contestant: Contestant, figure: fn(&Cost) -> u64) -> u64 {
+        self.costs(contestant).map(figure).max().unwrap_or(0)
+    }
+
+    /// The median over the rounds of a figure that the tool itself gave.
+    pub fn median_account(&self, contestant: Contestant, figure: fn(&Account) -> Option<u64>) -> f64 {
+        median(self.runs(contestant).filter_map(|run| Some(figure(&run.account)? as f64)))
+    }
+
+    /// Content that rfleet read by what the source has: 1 if each byte was read once, however many hosts received it.
+    pub fn read_share(&self) -> f64 {
+        let of = |figure| self.median_account(Contestant::Rfleet, figure);
+        of(|account| account.read_bytes) / of(|account| account.source_bytes)
     }
 
     fn row(&self, contestant: Contestant) -> Vec<String> {
         let of = |figure| self.median_of(contestant, figure);
         let walls = || self.costs(contestant).map(|cost| cost.wall_seconds);
         let (least, most) = (walls().fold(f64::INFINITY, f64::min), walls().fold(0.0, f64::max));
-        let own = self.rounds.iter().flatten().filter(|run| run.contestant == contestant);
-        let own = median(own.filter_map(|run| Some(run.own_bytes? as f64 / 1e6)));
+        let own = self.median_account(contestant, |account| account.bytes) / 1e6;
         let ratio = |figure| match contestant {
             Contestant::Rsync => String::new(),
             _ => number(self.ratio(contestant, Contestant::Rsync, figure), 3),
@@ -77,7 +97,8 @@ impl Outcome {
     }
 }
 
-fn number(value: f64, digits: usize) -> String {
+/// A figure with so many digits behind the point; a dash if there is none.
+pub fn number(value: f64, digits: usize) -> String {
     if value.is_finite() { format!("{value:.digits$}") } else { "-".into() }
 }
 
@@ -86,45 +107,82 @@ fn seen(megabytes: f64) -> String {
     if megabytes > 0.0 { number(megabytes, 1) } else { "-".into() }
 }
 
+/// Rows as a table for a terminal and as one in Markdown; the first row has the titles, the first columns are words.
+pub fn table(rows: &[Vec<String>], words: usize) -> (String, String) {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> =
+        (0..columns).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let padded = cells.map(|(column, (cell, width))| match column {
+            column if column < words => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        padded.collect::<Vec<_>>().join("  ")
+    };
+    let plain: String = rows.iter().map(|row| line(row).trim_end().to_owned() + "\n").collect();
+    let rule: Vec<&str> = (0..columns).map(|column| if column < words { "---" } else { "---:" }).collect();
+    let mut lines: Vec<String> = rows.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect();
+    lines.insert(1.min(lines.len()), format!("| {} |\n", rule.join(" | ")));
+    (plain, lines.concat())
+}
+
 /// Both tables, and the comparisons that span more than a row.
 pub fn render(outcomes: &[Outcome]) -> String {
     let mut rows = vec![TITLES.map(String::from).to_vec()];
     for outcome in outcomes {
         rows.extend(outcome.contestants().into_iter().map(|contestant| outcome.row(contestant)));
     }
-    let widths: Vec<usize> =
-        (0..TITLES.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    let line = |row: &Vec<String>, separator: &str| {
-        let cells = row.iter().zip(&widths).enumerate();
-        let padded = cells.map(|(column, (cell, width))| match column {
-            0 | 1 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        padded.collect::<Vec<_>>().join(separator)
-    };
-    let plain: String = rows.iter().map(|row| line(row, "  ").trim_end().to_owned() + "\n").collect();
-    let rule: Vec<String> =
-        (0..TITLES.len()).map(|column| if column < 2 { "---".to_owned() } else { "---:".to_owned() }).collect();
-    rows.insert(1, rule);
-    let markdown: String = rows.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect();
+    let (plain, markdown) = table(&rows, 2);
     format!("{plain}\n{}\n\n{markdown}", comparisons(outcomes).join("\n"))
+}
+
+/// Pairs of workloads that differ only in the number of hosts, those with several first.
+pub fn pairs(outcomes: &[Outcome]) -> impl Iterator<Item = (&Outcome, &Outcome)> {
+    outcomes.iter().filter(|many| many.workload.hosts > 1).filter_map(|many| {
+        let like = |one: &&Outcome| {
+            (one.workload.kind, one.workload.source, one.workload.hosts)
+                == (many.workload.kind, many.workload.source, 1)
+        };
+        Some((many, outcomes.iter().find(like)?))
+    })
 }
 
 /// What a single row cannot say.
 fn comparisons(outcomes: &[Outcome]) -> Vec<String> {
     let mut lines = Vec::new();
-    for outcome in outcomes.iter().filter(|outcome| outcome.contestants().contains(&Contestant::RfleetPlain)) {
-        let speed = outcome.ratio(Contestant::RfleetPlain, Contestant::Rfleet, |cost| cost.wall_seconds);
-        lines.push(format!("{}: speed relative to rfleet's plain first send: {speed:.2}", outcome.workload.name));
+    for outcome in outcomes {
+        let (name, contestants) = (&outcome.workload.name, outcome.contestants());
+        let ratio = |above, below, figure| number(outcome.ratio(above, below, figure), 2);
+        if contestants.contains(&Contestant::RfleetPlain) {
+            let speed = ratio(Contestant::RfleetPlain, Contestant::Rfleet, |cost| cost.wall_seconds);
+            lines.push(format!("{name}: speed relative to rfleet's plain first send: {speed}"));
+        }
+        let walks = contestants.contains(&Contestant::Walk);
+        for contestant in contestants.iter().copied().filter(|other| walks && *other != Contestant::Walk) {
+            let by_walk = |figure| ratio(contestant, Contestant::Walk, figure);
+            let label = contestant.label(outcome.workload.hosts);
+            let (wall, cpu) = (by_walk(|cost| cost.wall_seconds), by_walk(|cost| cost.cpu_seconds));
+            let sender = by_walk(|cost| cost.sender_cpu_seconds);
+            lines.push(format!("{name}: {label} by the bare walk: wall {wall}, CPU {cpu}, sender CPU {sender}"));
+        }
+        if outcome.workload.kind == Kind::AddedHosts {
+            let times = number(outcome.read_share(), 3);
+            lines.push(format!("{name}: bytes read by bytes of the source, for all hosts together: {times}"));
+        }
+        if outcome.workload.kind == Kind::RenameDirectory {
+            for contestant in contestants {
+                let bytes = number(outcome.median_account(contestant, |account| account.most_host_bytes) / 1e3, 1);
+                lines.push(format!("{name}: {}, kB to and from one host: {bytes}", contestant.label(1)));
+            }
+        }
     }
-    for many in outcomes.iter().filter(|outcome| outcome.workload.hosts > 1) {
-        let work = many.workload.name.trim_end_matches(|c: char| c == '-' || c.is_ascii_digit());
-        let Some(one) = outcomes.iter().find(|outcome| outcome.workload.name == format!("{work}-1")) else { continue };
+    for (many, one) in pairs(outcomes) {
         for contestant in many.contestants().into_iter().filter(|contestant| one.contestants().contains(contestant)) {
             let sender = |outcome: &Outcome| outcome.median_of(contestant, |cost| cost.sender_cpu_seconds);
-            let name = if contestant.tool() == Tool::Rsync { "rsync" } else { "rfleet" };
-            let (ratio, hosts) = (sender(many) / sender(one), many.workload.hosts);
-            lines.push(format!("{work}: {name}'s own CPU on the primary, {hosts} hosts by 1: {}", number(ratio, 2)));
+            let (ratio, hosts) = (number(sender(many) / sender(one), 2), many.workload.hosts);
+            let (name, label) = (&many.workload.name, contestant.label(1));
+            lines.push(format!("{name}: {label}'s own CPU on the primary, {hosts} hosts by 1: {ratio}"));
         }
     }
     lines

@@ -11,7 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::masters;
 use crate::meter::descendants;
+use crate::rfleet::RUNTIME;
 
 /// Tells the inner program its directory, and thereby that it is the inner one.
 const DIRECTORY: &str = "RFLEET_BENCH_DIRECTORY";
@@ -50,7 +52,6 @@ struct Surroundings {
 
 /// Run the inner program to its end, or to ours, and leave nothing behind.
 pub fn run(parent: &Path) -> Result<()> {
-    check_programs()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is made: from here on a signal is an event, not the end.
     let ended = runtime.block_on(async {
@@ -79,15 +80,20 @@ pub fn run(parent: &Path) -> Result<()> {
     }
 }
 
+/// The file that the program's name stands for.
+pub fn find_program(name: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|dir| dir.join(name));
+    let place =
+        if name.components().count() > 1 { Some(name.to_owned()) } else { places.find(|place| place.is_file()) };
+    fs::canonicalize(place?).ok()
+}
+
 /// Nothing is installed here; what is missing is named.
-fn check_programs() -> Result<()> {
-    let found = |program: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        Path::new(program).is_absolute() && Path::new(program).exists()
-            || std::env::split_paths(&path).any(|dir| dir.join(program).exists())
-    };
-    let programs = ["rsync", "ssh", "ssh-keygen", "/usr/sbin/sshd", "xargs"];
-    let missing: Vec<&str> = programs.into_iter().filter(|program| !found(program)).collect();
+pub fn check_programs(rsync: &Path) -> Result<()> {
+    let programs = [rsync, "ssh".as_ref(), "ssh-keygen".as_ref(), "/usr/sbin/sshd".as_ref(), "xargs".as_ref()];
+    let missing = programs.into_iter().filter(|program| find_program(program).is_none());
+    let missing: Vec<String> = missing.map(|program| program.display().to_string()).collect();
     ensure!(
         missing.is_empty(),
         "missing: {}. On Debian: apt-get install --no-install-recommends rsync openssh-client openssh-server findutils",
@@ -175,6 +181,8 @@ impl Surroundings {
 impl Drop for Surroundings {
     fn drop(&mut self) {
         self.end_processes();
+        // Without control groups nothing else finds them.
+        masters::stop(&self.dir.join(RUNTIME));
         if let Some(groups) = &self.groups {
             let parts = SUBGROUPS.iter().map(|part| groups.join(part)).chain([groups.clone()]);
             parts.for_each(|part| complain(&part, fs::remove_dir(&part)));

@@ -1,22 +1,22 @@
-//! The two tools, run the way their users run them, and the judge of what they made.
+//! Who takes part, how a run of any of them is measured, and what it says of itself.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::meter::{Accounting, Cost, Side, measure};
+use crate::rfleet::Rfleet;
 
 /// A tool under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Tool {
-    /// The rsync that is installed.
+    /// rsync, as installed.
     Rsync,
-    /// rfleet as just built.
+    /// rfleet, as just built.
     Rfleet,
 }
 
@@ -27,18 +27,22 @@ pub enum Contestant {
     Rsync,
     /// `rsync` for one host after the other.
     RsyncLoop,
-    /// `rfleet push` to all hosts.
+    /// `rfleet push` by a configuration.
     Rfleet,
-    /// `rfleet push` to hosts that have nothing: what a workload is compared with, not a workload.
+    /// `rfleet push SRC DEST ...`: no index, no connection that outlives the run.
+    RfleetAdhoc,
+    /// `rfleet push` by a configuration to hosts that have nothing: what a workload is compared with, not a workload.
     RfleetPlain,
+    /// A bare walk of the source: what a scan is compared with.
+    Walk,
 }
 
 impl Contestant {
-    /// Which tool it runs.
+    /// Which tool it runs, or belongs to.
     pub fn tool(self) -> Tool {
         match self {
             Self::Rsync | Self::RsyncLoop => Tool::Rsync,
-            Self::Rfleet | Self::RfleetPlain => Tool::Rfleet,
+            Self::Rfleet | Self::RfleetAdhoc | Self::RfleetPlain | Self::Walk => Tool::Rfleet,
         }
     }
 
@@ -49,12 +53,14 @@ impl Contestant {
             Self::Rsync => "rsync".into(),
             Self::RsyncLoop => "rsync in a loop".into(),
             Self::Rfleet => "rfleet".into(),
+            Self::RfleetAdhoc => "rfleet SRC DEST ...".into(),
             Self::RfleetPlain => "rfleet, plain first send".into(),
+            Self::Walk => "bare walk".into(),
         }
     }
 }
 
-/// What both tools need to know to run.
+/// What all tools need to know to run.
 pub struct Bench {
     /// The directory everything lies in.
     pub dir: PathBuf,
@@ -62,13 +68,45 @@ pub struct Bench {
     pub accounting: Accounting,
     /// The configuration that makes ssh find the hosts.
     pub ssh_config: PathBuf,
+    /// The rsync to compare with, on both sides.
+    pub rsync: PathBuf,
     /// The rfleet under test.
-    pub rfleet: PathBuf,
+    pub rfleet: Rfleet,
+}
+
+/// What is to be synced to where.
+pub struct Job<'a> {
+    /// The directory whose contents are synced.
+    pub source: &'a Path,
+    /// The root's name; each host has its own copy.
+    pub root: &'a str,
+    /// The numbers of the hosts.
+    pub hosts: RangeInclusive<u64>,
+}
+
+impl Job<'_> {
+    /// The names of the hosts.
+    pub fn names(&self) -> Vec<String> {
+        self.hosts.clone().map(host_name).collect()
+    }
 }
 
 /// The name of a host.
 pub fn host_name(number: u64) -> String {
     format!("web{number}")
+}
+
+/// What a tool says of its own run, as far as it does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Account {
+    /// Bytes sent and received, all hosts together.
+    pub bytes: Option<u64>,
+    /// The same of the host with the most.
+    pub most_host_bytes: Option<u64>,
+    /// Bytes of content read from the source.
+    pub read_bytes: Option<u64>,
+    /// Bytes of content that the source has.
+    pub source_bytes: Option<u64>,
 }
 
 impl Bench {
@@ -77,104 +115,40 @@ impl Bench {
         self.dir.join("hosts").join(host).join(root)
     }
 
-    /// Let a contestant sync the directory `source` to `hosts` hosts, each into its own copy of `root`. Returns what it
-    /// cost and, if the tool told, how many bytes it says it sent and received.
-    pub fn run(&self, contestant: Contestant, source: &Path, root: &str, hosts: u64) -> Result<(Cost, Option<u64>)> {
-        let names: Vec<String> = (1..=hosts).map(host_name).collect();
+    /// Let a contestant do the job. Returns what it cost and what it said.
+    pub fn run(&self, contestant: Contestant, job: &Job) -> Result<(Cost, Account)> {
+        let walker = std::env::current_exe()?;
         let mut command = match contestant {
-            Contestant::Rsync if hosts == 1 => self.rsync(source, &names[0], root),
-            Contestant::Rsync => self.rsync_xargs(source, root, &names)?,
-            Contestant::RsyncLoop => self.rsync_loop(source, root, &names),
-            Contestant::Rfleet | Contestant::RfleetPlain => self.rfleet(source, root, &names)?,
+            Contestant::Rsync => self.rsync_command(job)?,
+            Contestant::RsyncLoop => self.rsync_loop(job)?,
+            Contestant::Rfleet | Contestant::RfleetPlain => self.rfleet_configured(job)?,
+            Contestant::RfleetAdhoc => self.rfleet_adhoc(job)?,
+            Contestant::Walk => {
+                let program = walker.to_str().context("the path of the bench is not UTF-8")?;
+                let mut command = self.accounting.command(Side::Primary, program);
+                command.arg("--walk").arg(job.source);
+                command
+            }
+        };
+        let name = match contestant {
+            Contestant::Walk => kernel_name(&walker),
+            _ if contestant.tool() == Tool::Rsync => kernel_name(&self.rsync),
+            _ => kernel_name(&self.rfleet.program),
         };
         let (output, errors) = (self.dir.join("output"), self.dir.join("errors"));
         command.stdout(File::create(&output)?).stderr(File::create(&errors)?);
-        let name = match contestant.tool() {
-            Tool::Rsync => "rsync".into(),
-            Tool::Rfleet => kernel_name(&self.rfleet),
-        };
         let (cost, status) = measure(&self.accounting, command, &name)?;
         let said = fs::read_to_string(&output)?;
         if !status.success() {
-            bail!("{} failed, {status}\n{}{}", contestant.label(hosts), fs::read_to_string(&errors)?, tail(&said));
+            let label = contestant.label(job.hosts.clone().count().try_into()?);
+            bail!("{label} failed, {status}\n{}{}", fs::read_to_string(&errors)?, tail(&said));
         }
-        let own = match contestant.tool() {
-            Tool::Rsync => rsync_bytes(&said),
-            Tool::Rfleet => rfleet_bytes(&said),
+        let account = match contestant {
+            Contestant::Walk => Account::default(),
+            _ if contestant.tool() == Tool::Rsync => rsync_account(&said),
+            _ => rfleet_account(&said).unwrap_or_default(),
         };
-        Ok((cost, own))
-    }
-
-    /// The arguments of rsync for one host, `HOST` being its name.
-    fn rsync_arguments(&self, source: &Path, host: &str, root: &str) -> Vec<OsString> {
-        let shell = format!("ssh -F {}", self.ssh_config.display());
-        let target = format!("{host}:{}/", self.destination(host, root).display());
-        let mut from = source.as_os_str().to_owned();
-        from.push("/");
-        let fixed = ["-a", "--delete", "--stats", "-e"].map(OsString::from);
-        fixed.into_iter().chain([shell.into(), from, target.into()]).collect()
-    }
-
-    fn rsync(&self, source: &Path, host: &str, root: &str) -> Command {
-        let mut command = self.accounting.command(Side::Primary, "rsync");
-        command.args(self.rsync_arguments(source, host, root)).stdin(Stdio::null());
-        command
-    }
-
-    fn rsync_xargs(&self, source: &Path, root: &str, hosts: &[String]) -> Result<Command> {
-        let list = self.dir.join("host-names");
-        fs::write(&list, hosts.join("\n"))?;
-        let mut command = self.accounting.command(Side::Primary, "xargs");
-        command.arg(format!("-P{}", hosts.len())).args(["-I{}", "rsync"]);
-        command.args(self.rsync_arguments(source, "{}", root)).stdin(File::open(list)?);
-        Ok(command)
-    }
-
-    fn rsync_loop(&self, source: &Path, root: &str, hosts: &[String]) -> Command {
-        // The arguments of each host, one group after the other; the script takes a group at a time.
-        let groups: Vec<_> = hosts.iter().map(|host| self.rsync_arguments(source, host, root)).collect();
-        let size = groups.first().map_or(0, Vec::len);
-        let words: String = (1..=size).map(|number| format!(" \"${{{number}}}\"")).collect();
-        let script = format!("while [ $# -gt 0 ]; do rsync{words} || exit; shift {size}; done");
-        let mut command = self.accounting.command(Side::Primary, "/bin/sh");
-        command.args(["-c", &script, "sh"]).args(groups.into_iter().flatten()).stdin(Stdio::null());
-        command
-    }
-
-    fn rfleet(&self, source: &Path, root: &str, hosts: &[String]) -> Result<Command> {
-        let program = self.rfleet.to_str().context("the path of rfleet is not UTF-8")?;
-        let mut command = self.accounting.command(Side::Primary, program);
-        command.arg("push").arg(source);
-        command.args(hosts.iter().map(|host| format!("{host}:{}", self.destination(host, root).display())));
-        command.arg("--ssh-config").arg(&self.ssh_config).arg("--receiver").arg(format!("{program} receive"));
-        command.args(["--delete", "--json", "--no-progress"]).stdin(Stdio::null());
-        Ok(command)
-    }
-
-    /// Make a host's copy of `root` equal to `source`, outside any measurement.
-    pub fn make_equal(&self, source: &Path, root: &str, hosts: u64) -> Result<()> {
-        for number in 1..=hosts {
-            let target = self.destination(&host_name(number), root);
-            fs::create_dir_all(&target)?;
-            let status =
-                Command::new("rsync").args(["-a", "--delete"]).args([dotted(source), dotted(&target)]).status()?;
-            ensure!(status.success(), "cannot prepare {}", target.display());
-        }
-        Ok(())
-    }
-
-    /// Fail unless every host's copy of `root` equals `source`: kinds, modes, owners, times and, with `contents`, each byte.
-    pub fn judge(&self, source: &Path, root: &str, hosts: u64, contents: bool) -> Result<()> {
-        for number in 1..=hosts {
-            let target = self.destination(&host_name(number), root);
-            let mut command = Command::new("rsync");
-            command.args(["-aH", "--numeric-ids", "-n", "-i", "--delete", "--exclude=/.rfleet"]);
-            command.args(contents.then_some("--checksum")).args([dotted(source), dotted(&target)]);
-            let done = command.output()?;
-            let found = String::from_utf8_lossy(&done.stdout);
-            ensure!(done.status.success() && found.is_empty(), "{} is not equal:\n{}", target.display(), tail(&found));
-        }
-        Ok(())
+        Ok((cost, account))
     }
 }
 
@@ -184,28 +158,36 @@ fn kernel_name(program: &Path) -> String {
     name.char_indices().take_while(|(at, letter)| at + letter.len_utf8() <= 15).map(|(_, letter)| letter).collect()
 }
 
-/// The path with `/.`, which tells rsync to take what the directory holds.
-fn dotted(path: &Path) -> PathBuf {
-    path.join(".")
-}
-
-fn tail(text: &str) -> String {
+/// The last lines of what was printed.
+pub fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// What `rsync --stats` says of bytes, both directions, of all rsyncs that wrote to `output`.
-fn rsync_bytes(output: &str) -> Option<u64> {
-    let figures = output.lines().filter_map(|line| {
-        let line = line.trim();
-        line.strip_prefix("Total bytes sent: ").or_else(|| line.strip_prefix("Total bytes received: "))
-    });
-    figures.map(|figure| figure.replace([',', '.'], "").parse::<u64>().ok()).sum()
+/// What `rsync --stats` says, of all rsyncs that wrote to `output`.
+fn rsync_account(output: &str) -> Account {
+    let figures = |title: &str| -> Vec<u64> {
+        let lines = output.lines().filter_map(|line| line.trim().strip_prefix(title));
+        lines.filter_map(|figure| figure.replace([',', '.'], "").parse().ok()).collect()
+    };
+    let (sent, received) = (figures("Total bytes sent: "), figures("Total bytes received: "));
+    let (hosts, bytes) = (sent.len() as u64, sent.iter().chain(&received).sum::<u64>());
+    // Lines of several rsyncs mix, so that a host's two figures are not told from others': the mean instead.
+    Account { bytes: Some(bytes), most_host_bytes: bytes.checked_div(hosts), ..Account::default() }
 }
 
-/// What `rfleet push --json` says of bytes, both directions, of all hosts.
-fn rfleet_bytes(output: &str) -> Option<u64> {
+/// What `rfleet push --json` says.
+fn rfleet_account(output: &str) -> Option<Account> {
     let report: Value = serde_json::from_str(output).ok()?;
-    let hosts = report.get("roots")?.as_array()?.iter().filter_map(|root| root.get("hosts")?.as_array()).flatten();
-    hosts.map(|host| Some(host.get("bytes_sent")?.as_u64()? + host.get("bytes_received")?.as_u64()?)).sum()
+    let roots = report.get("roots")?.as_array()?;
+    let hosts = roots.iter().filter_map(|root| root.get("hosts")?.as_array()).flatten();
+    let of_host = |host: &Value| Some(host.get("bytes_sent")?.as_u64()? + host.get("bytes_received")?.as_u64()?);
+    let bytes: Vec<u64> = hosts.map(of_host).collect::<Option<_>>()?;
+    let total = |key| roots.iter().map(|root| root.get(key)?.as_u64()).sum();
+    Some(Account {
+        bytes: Some(bytes.iter().sum()),
+        most_host_bytes: bytes.iter().max().copied(),
+        read_bytes: total("read_bytes"),
+        source_bytes: total("bytes"),
+    })
 }

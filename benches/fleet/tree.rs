@@ -40,7 +40,7 @@ const PLUGIN_DIRS: [(&str, &[&str]); 11] = [
 pub struct Tree {
     /// Its directory.
     pub path: PathBuf,
-    /// Its regular files.
+    /// Its regular files, where single ones are to be changed.
     pub files: Vec<PathBuf>,
     /// Its directories, symlinks apart.
     pub directories: u64,
@@ -183,13 +183,14 @@ impl Generator {
     }
 }
 
-fn past(random: &mut Random) -> SystemTime {
+/// A time of modification that is long ago.
+pub fn past(random: &mut Random) -> SystemTime {
     let seconds = OLDEST_SECONDS + random.below(AGE_SPAN_SECONDS);
     UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(random.below(1_000_000_000))
 }
 
 /// Give every directory below `dir`, and `dir`, an age; returns how many there are.
-fn age_directories(dir: &Path, random: &mut Random) -> io::Result<u64> {
+pub fn age_directories(dir: &Path, random: &mut Random) -> io::Result<u64> {
     let mut children = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

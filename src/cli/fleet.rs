@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::process::geteuid;
+
+use super::private_dir::{PrivateDir, from_systemd, from_xdg};
 use crate::config::{Config, RoleSource, RootConfig, StaticHost};
 use crate::push::{Endpoint, Reach};
-use crate::transport::{SshOptions, SshTarget};
+use crate::transport::{SshKeep, SshOptions, SshTarget};
 
 /// A secondary and how to run a receiver there.
 pub(super) struct Member {
@@ -45,6 +48,27 @@ pub(super) fn ssh_options(config: &Config, config_file: Option<&PathBuf>) -> Ssh
         known_hosts: config.ssh.known_hosts.clone(),
         host_keys: config.ssh.host_keys,
         connect_timeout: config.ssh.connect_timeout,
+        keep: None,
+    }
+}
+
+/// How connections outlive this process; `None` where the configuration does not want it, or there
+/// is no safe place for their sockets. That is no reason not to push.
+pub(super) fn ssh_keep(config: &Config) -> Option<SshKeep> {
+    let idle = config.ssh.persist?;
+    let own_temporary = PathBuf::from(format!("/tmp/rfleet-{}", geteuid().as_raw()));
+    let base = from_systemd("RUNTIME_DIRECTORY")
+        .or_else(|| geteuid().is_root().then(|| "/run/rfleet".into()))
+        .or_else(|| from_xdg("XDG_RUNTIME_DIR").map(|directory| directory.join("rfleet")))
+        // The path of a socket must be short, and this one is.
+        .filter(|base| base.as_os_str().len() + "/ssh".len() <= SshKeep::MAX_DIRECTORY_BYTES)
+        .unwrap_or(own_temporary);
+    match PrivateDir::open(&base).and_then(|base| base.secret("ssh")) {
+        Ok(directory) => Some(SshKeep { directory: directory.path, idle }),
+        Err(error) => {
+            tracing::warn!("connections end with this run, there is no safe place for their sockets: {error}");
+            None
+        }
     }
 }
 
@@ -65,8 +89,8 @@ pub(super) fn members(config: &Config, ssh: &SshOptions, receiver: Option<&[Stri
                 (Reach::Ssh(target, ssh.clone()), words)
             }
         };
-        let endpoint = Arc::new(Endpoint::new(host.name.clone(), reach));
-        Member { host, endpoint, receiver: words }
+        let endpoint = Endpoint::new(host.name.clone(), reach).limited(config.host_bandwidth(&host.name));
+        Member { host, endpoint: Arc::new(endpoint), receiver: words }
     };
     others.map(member).collect()
 }

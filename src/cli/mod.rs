@@ -1,16 +1,23 @@
 //! The command line: one file per command. The only place that reads the configuration file, the
 //! environment and the wall clock, and the only one that prints.
 
+mod adhoc;
 mod check;
 mod destination;
 mod exclude;
 mod fleet;
+mod history;
 mod hosts;
+mod index;
+mod own_run;
+mod private_dir;
 mod progress;
 mod push;
 mod receive;
 mod render;
+mod run_lock;
 mod signals;
+mod state_dir;
 mod verify;
 
 use std::path::PathBuf;
@@ -25,7 +32,7 @@ const DEFAULT_CONFIG: &str = "/etc/rfleet/rfleet.toml";
 /// What scripts can rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Exit {
-    /// Done, or not the primary.
+    /// Done, or not the primary, or another run is going on.
     Done = 0,
     /// Could not run.
     Failed = 1,
@@ -41,9 +48,11 @@ enum Exit {
 
 #[derive(Parser)]
 #[command(name = "rfleet", version, about = "rsync for a fleet: pushes directory trees to many hosts over SSH")]
-#[command(after_help = "Exit codes: 0 done, or not the primary; 1 could not run; 2 bad usage or configuration; \
+#[command(
+    after_help = "Exit codes: 0 done, or not the primary, or another run is going on; 1 could not run; 2 bad usage or configuration; \
                         3 some host or path failed and will be retried; 4 a guard refused, nothing was changed; \
-                        5 a newer primary exists.")]
+                        5 a newer primary exists."
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,

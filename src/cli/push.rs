@@ -1,31 +1,28 @@
 //! `rfleet push`: one cycle.
 
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::sync::watch;
 
-use super::destination::Destination;
+use super::adhoc::unconfigured;
 use super::exclude::excludes;
+use super::index::Indexes;
+use super::own_run::OwnRun;
 use super::progress::Bars;
 use super::{Exit, Global, complain, fleet, render, runtime, signals};
 use crate::config::{self, Config, RootConfig};
 use crate::model::Term;
 use crate::plan::guard::DeleteLimit;
-use crate::push::{Endpoint, GuardSettings, HostJob, HostState, Limiter, Reach, RootJob, RootReport, push_root};
-use crate::transport::{HostKeys, SshOptions};
+use crate::push::{Endpoint, GuardSettings, HostJob, HostState, Limiter, RootJob, RootReport, push_root};
+use crate::transport::SshOptions;
 use crate::tree::Filter;
 
-/// Silence after which a host is given up, where nothing else is said.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bound on connecting, where nothing else is said.
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Hosts that are worked on at a time, where nothing else is said.
-const DEFAULT_PARALLEL: usize = 16;
+pub(super) const DEFAULT_PARALLEL: usize = 16;
 
 /// Arguments of `rfleet push`.
 #[derive(Args)]
@@ -60,7 +57,7 @@ pub(super) struct PushArgs {
     /// Most bytes a second to all hosts together, as 10MiB; 0 is no limit
     #[arg(long, value_name = "RATE")]
     bwlimit: Option<String>,
-    /// Reconcile every host even if its sequence is known
+    /// Reconcile every host even if its sequence is known, or if it could not be reached lately
     #[arg(long)]
     full: bool,
     /// Show progress bars [default: on a terminal]
@@ -82,13 +79,13 @@ pub(super) struct Options {
     checksum: bool,
     /// Leave alone what matches, on both sides; gitignore syntax (repeatable)
     #[arg(long, value_name = "GLOB")]
-    exclude: Vec<String>,
+    pub(super) exclude: Vec<String>,
     /// Only this host
     #[arg(long, value_name = "NAME")]
-    host: Option<String>,
+    pub(super) host: Option<String>,
     /// An ssh_config file, passed to ssh
     #[arg(long, value_name = "FILE")]
-    ssh_config: Option<PathBuf>,
+    pub(super) ssh_config: Option<PathBuf>,
     /// What to run on the far side [default: rfleet receive]
     #[arg(long, value_name = "COMMAND")]
     receiver: Option<String>,
@@ -107,6 +104,7 @@ pub(super) struct Request {
     pub(super) confirmed: Vec<String>,
     pub(super) adopt: bool,
     pub(super) bytes_per_second: Option<u64>,
+    pub(super) full: bool,
     pub(super) show_progress: bool,
 }
 
@@ -128,6 +126,7 @@ pub(super) fn run(global: &Global, args: &PushArgs) -> Exit {
         confirmed: args.confirm_deletes.clone(),
         adopt: args.adopt,
         bytes_per_second: rate,
+        full: args.full,
         show_progress: !global.quiet && (args.progress || (terminal && !args.no_progress)),
     };
     cycle(global, &args.paths, &args.options, request)
@@ -145,7 +144,7 @@ pub(super) fn cycle(global: &Global, paths: &[String], options: &Options, reques
         [_] => Err(usage("a destination is missing: rfleet push SRC DEST [DEST ...]")),
         [source, destinations @ ..] => unconfigured(source, destinations, options, &request).map(Some),
     };
-    let cycle = match prepared {
+    let mut cycle = match prepared {
         Ok(Some(cycle)) => cycle,
         Ok(None) => return Exit::Done,
         Err(exit) => return exit,
@@ -156,6 +155,8 @@ pub(super) fn cycle(global: &Global, paths: &[String], options: &Options, reques
     };
     let started = Instant::now();
     let fleet = cycle.fleet.clone();
+    // Until everything is said and remembered.
+    let mut own_run = cycle.own_run.take();
     let bars = Arc::new(Bars::new(request.show_progress));
     let outcome = runtime.block_on(cycle.run(&request, options, &bars));
     bars.finish();
@@ -166,7 +167,12 @@ pub(super) fn cycle(global: &Global, paths: &[String], options: &Options, reques
             complain(format!("cannot start: {error}"));
             Exit::Failed
         }
-        Ok(reports) => report(global, options, &request, fleet.as_deref(), &reports, started.elapsed()),
+        Ok(reports) => {
+            if let Some(own_run) = &mut own_run {
+                own_run.record(&reports);
+            }
+            report(global, options, &request, fleet.as_deref(), &reports, started.elapsed())
+        }
     }
 }
 
@@ -257,25 +263,33 @@ fn exit_code(reports: &[RootReport], different_is_partial: bool) -> Exit {
 }
 
 /// Everything that is to be pushed, in order.
-struct Cycle {
-    fleet: Option<String>,
-    roots: Vec<Root>,
-    endpoints: Vec<Arc<Endpoint>>,
-    limiter: Option<Arc<Limiter>>,
-    timeout: Duration,
-    parallel: usize,
+pub(super) struct Cycle {
+    pub(super) fleet: Option<String>,
+    pub(super) roots: Vec<Root>,
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+    pub(super) limiter: Option<Arc<Limiter>>,
+    pub(super) timeout: Duration,
+    pub(super) parallel: usize,
+    /// Where it is one by configuration that changes something.
+    pub(super) own_run: Option<OwnRun>,
+    /// What is kept of each root, where it can be used.
+    pub(super) index: Option<Indexes>,
+    /// Endpoints that are not tried this time, with the reason.
+    pub(super) held: HashMap<String, String>,
 }
 
-struct Root {
-    name: String,
-    path: PathBuf,
-    require: Option<PathBuf>,
-    filter: Option<Arc<dyn Filter + Send>>,
-    delete: bool,
-    max_delete: DeleteLimit,
-    local_destinations: Vec<PathBuf>,
+pub(super) struct Root {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) require: Option<PathBuf>,
+    pub(super) filter: Option<Arc<dyn Filter + Send>>,
+    /// The patterns of the filter.
+    pub(super) excluded: Vec<String>,
+    pub(super) delete: bool,
+    pub(super) max_delete: DeleteLimit,
+    pub(super) local_destinations: Vec<PathBuf>,
     /// What to run for this root on each endpoint.
-    receivers: Vec<Vec<String>>,
+    pub(super) receivers: Vec<Vec<String>>,
 }
 
 impl Cycle {
@@ -283,11 +297,11 @@ impl Cycle {
         let stop = signals::stop_on_signal()?;
         let mut reports = Vec::new();
         for root in &self.roots {
-            let hosts = self
-                .endpoints
-                .iter()
-                .zip(&root.receivers)
-                .map(|(endpoint, receiver)| HostJob { endpoint: Arc::clone(endpoint), receiver: receiver.clone() });
+            let hosts = self.endpoints.iter().zip(&root.receivers).map(|(endpoint, receiver)| HostJob {
+                endpoint: Arc::clone(endpoint),
+                receiver: receiver.clone(),
+                held: self.held.get(&endpoint.name).cloned(),
+            });
             let job = self.job(root, request, options, Arc::clone(bars), stop.clone());
             reports.push(push_root(job, hosts.collect()).await);
         }
@@ -316,6 +330,7 @@ impl Cycle {
             checksum: options.checksum,
             dry_run: request.dry_run,
             itemize: request.itemize,
+            record: self.index.as_ref().map(|index| index.of(root, request.full)),
             guard: GuardSettings {
                 max_delete: root.max_delete,
                 confirmed: request.confirmed.clone(),
@@ -333,7 +348,7 @@ impl Cycle {
 }
 
 impl Options {
-    fn timeout(&self) -> Result<Option<Duration>, Exit> {
+    pub(super) fn timeout(&self) -> Result<Option<Duration>, Exit> {
         let parsed = self.timeout.as_deref().map(config::parse_duration).transpose();
         let timeout = parsed.map_err(|error| usage(format!("--timeout: {error}")))?;
         match timeout {
@@ -342,7 +357,7 @@ impl Options {
         }
     }
 
-    fn receiver(&self) -> Result<Option<Vec<String>>, Exit> {
+    pub(super) fn receiver(&self) -> Result<Option<Vec<String>>, Exit> {
         let Some(text) = &self.receiver else { return Ok(None) };
         match shlex::split(text) {
             Some(words) if !words.is_empty() => Ok(Some(words)),
@@ -350,7 +365,7 @@ impl Options {
         }
     }
 
-    fn check_ssh_config(&self) -> Result<(), Exit> {
+    pub(super) fn check_ssh_config(&self) -> Result<(), Exit> {
         match &self.ssh_config {
             Some(file) if !file.is_file() => {
                 Err(usage(format!("--ssh-config {}: there is no such file", file.display())))
@@ -360,7 +375,7 @@ impl Options {
     }
 }
 
-/// A push by the configuration; `None` where this host is not the primary.
+/// A push by the configuration; `None` where this host is not the primary, or another run is going on.
 fn configured(global: &Global, options: &Options, request: &Request) -> Result<Option<Cycle>, Exit> {
     let config = global.load()?;
     let own = fleet::own_name();
@@ -369,7 +384,8 @@ fn configured(global: &Global, options: &Options, request: &Request) -> Result<O
         return Ok(None);
     }
     options.check_ssh_config()?;
-    let ssh = fleet::ssh_options(&config, options.ssh_config.as_ref());
+    let keep = fleet::ssh_keep(&config);
+    let ssh = SshOptions { keep, ..fleet::ssh_options(&config, options.ssh_config.as_ref()) };
     let mut members = fleet::members(&config, &ssh, options.receiver()?.as_deref(), &own);
     if let Some(only) = &options.host {
         members.retain(|member| member.host.name == *only);
@@ -378,14 +394,32 @@ fn configured(global: &Global, options: &Options, request: &Request) -> Result<O
         }
     }
     let roots = config.roots.iter().map(|root| configured_root(&config, root, &members, options, request));
+    let (roots, timeout) = (roots.collect::<Result<_, _>>()?, options.timeout()?);
+    // Last: who is told of another run has said nothing wrong.
+    let own_run = match request.dry_run {
+        true => None,
+        false => match OwnRun::begin(&config, request.command, global.quiet)? {
+            None => return Ok(None),
+            some => some,
+        },
+    };
+    // Whoever names a host, or wants all of them, is not told to wait.
+    let at_once = request.full || options.host.is_some();
+    let held = own_run.as_ref().filter(|_| !at_once).map(OwnRun::held).unwrap_or_default();
     let bytes_per_second = request.bytes_per_second.or(config.push.bandwidth);
+    // Contents that are compared, or patterns of one run, say nothing of what other runs left.
+    let usable = !options.checksum && options.exclude.is_empty();
+    let index = own_run.as_ref().filter(|_| usable).map(|run| run.indexes(config.push.verify_interval));
     Ok(Some(Cycle {
         fleet: Some(config.fleet.clone()),
-        roots: roots.collect::<Result<_, _>>()?,
+        roots,
         endpoints: members.iter().map(|member| Arc::clone(&member.endpoint)).collect(),
         limiter: bytes_per_second.map(|rate| Arc::new(Limiter::new(rate))),
-        timeout: options.timeout()?.unwrap_or(config.push.timeout),
+        timeout: timeout.unwrap_or(config.push.timeout),
         parallel: usize::try_from(config.push.parallel).unwrap_or(DEFAULT_PARALLEL),
+        index,
+        own_run,
+        held,
     }))
 }
 
@@ -401,82 +435,10 @@ fn configured_root(
         path: root.path.clone(),
         require: root.require.as_ref().map(PathBuf::from),
         filter: excludes(root.exclude.iter().chain(&options.exclude))?,
+        excluded: root.exclude.clone(),
         delete: root.delete,
         max_delete: request.max_delete.or(root.max_delete).unwrap_or(DeleteLimit::Default),
         local_destinations: Vec::new(),
         receivers: members.iter().map(|member| member.receiver_of(config, root)).collect(),
     })
-}
-
-/// A push of SRC to each DEST.
-fn unconfigured(source: &str, destinations: &[String], options: &Options, request: &Request) -> Result<Cycle, Exit> {
-    options.check_ssh_config()?;
-    let timeout = options.timeout()?;
-    let ssh = SshOptions {
-        config: options.ssh_config.clone(),
-        identity_file: None,
-        known_hosts: None,
-        host_keys: HostKeys::Strict,
-        connect_timeout: timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT).min(DEFAULT_CONNECT_TIMEOUT),
-    };
-    let remote = options.receiver()?.unwrap_or_else(|| vec!["rfleet".into(), "receive".into()]);
-    let local = own_receiver()?;
-    let mut root = Root {
-        name: String::new(),
-        path: source.into(),
-        require: None,
-        filter: excludes(options.exclude.iter())?,
-        delete: request.delete,
-        max_delete: request.max_delete.unwrap_or(DeleteLimit::Default),
-        local_destinations: Vec::new(),
-        receivers: Vec::new(),
-    };
-    let mut endpoints = Vec::new();
-    let mut seen = std::collections::HashSet::new();
-    for text in destinations {
-        let destination = Destination::parse(text).map_err(usage)?;
-        if !seen.insert(text) {
-            return Err(usage(format!("destination `{}` is given twice", text.escape_debug())));
-        }
-        let is_named = |only: &String| match &destination {
-            Destination::Ssh(target, _) => only == text || *only == target.host,
-            Destination::Local(_) => only == text,
-        };
-        if !options.host.as_ref().is_none_or(is_named) {
-            continue;
-        }
-        let (reach, receiver, directory) = match destination {
-            Destination::Local(path) => {
-                root.local_destinations.push(path.clone());
-                (Reach::Local, &local, path.display().to_string())
-            }
-            Destination::Ssh(target, path) => (Reach::Ssh(target, ssh.clone()), &remote, path),
-        };
-        endpoints.push(Arc::new(Endpoint::new(text.clone(), reach)));
-        root.receivers.push(receiver.iter().cloned().chain(["--to".into(), directory]).collect());
-    }
-    if endpoints.is_empty() {
-        let only = options.host.as_deref().unwrap_or_default().escape_debug().to_string();
-        return Err(usage(format!("--host {only}: no destination has this name")));
-    }
-    Ok(Cycle {
-        fleet: None,
-        roots: vec![root],
-        endpoints,
-        limiter: request.bytes_per_second.map(|rate| Arc::new(Limiter::new(rate))),
-        timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
-        parallel: DEFAULT_PARALLEL,
-    })
-}
-
-/// This very program as a receiver.
-fn own_receiver() -> Result<Vec<String>, Exit> {
-    let program = std::env::current_exe().ok().filter(|path| Path::exists(path));
-    match program.as_deref().and_then(Path::to_str) {
-        Some(program) => Ok(vec![program.to_owned(), "receive".into()]),
-        None => {
-            complain("cannot find this program's own file to start a receiver");
-            Err(Exit::Failed)
-        }
-    }
 }

@@ -1,11 +1,13 @@
 //! `rfleet receive`: the far end.
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
 use super::{DEFAULT_CONFIG, Exit, Global, complain, fleet};
 use crate::config::Config;
+use crate::model::Timestamp;
 use crate::receive::{self, Policy, Roots};
 
 /// Arguments of `rfleet receive`.
@@ -33,13 +35,19 @@ pub(super) fn run(global: &Global, args: &ReceiveArgs) -> Exit {
             return Exit::Usage;
         }
     };
-    match receive::serve(&roots, &policy) {
+    match receive::serve(&roots, &policy, now()) {
         Ok(()) => Exit::Done,
         Err(error) => {
             complain(error);
             Exit::Failed
         }
     }
+}
+
+/// 1970 for a clock that is before it.
+fn now() -> Timestamp {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { secs: i64::try_from(elapsed.as_secs()).unwrap_or_default(), nanos: elapsed.subsec_nanos() }
 }
 
 fn prepare(global: &Global, args: &ReceiveArgs) -> Result<(Roots, Policy), String> {

@@ -290,6 +290,7 @@ fn host_json(host: &HostReport) -> Value {
         "matched_bytes": host.matched_bytes,
         "problems": host.problems.iter().map(problem_json).collect::<Vec<_>>(),
         "more_problems": host.more_problems,
+        "drifted": host.drifted,
         "notes": host.notes,
     });
     if !host.changes.is_empty() {

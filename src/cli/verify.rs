@@ -37,6 +37,7 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> Exit {
         confirmed: Vec::new(),
         adopt: !args.repair,
         bytes_per_second: None,
+        full: args.repair,
         show_progress: false,
     };
     cycle(global, &args.paths, &args.options, request)

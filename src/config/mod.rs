@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 pub use address::{AddressError, HostAddress, MAX_HOST_BYTES, check_host, check_user};
 pub use error::ConfigError;
 pub use options::{
-    AddressSource, CloudfrontConfig, CommitHook, DiscoveryConfig, DiscoverySource, Durability, FailoverConfig,
-    HostConfig, HostKeys, MirrorConfig, OwnerPolicy, PushConfig, ReceiveConfig, RoleConfig, RoleSource, RootConfig,
-    ServeConfig, SshConfig,
+    AddressSource, Bandwidth, CloudfrontConfig, CommitHook, DiscoveryConfig, DiscoverySource, Durability,
+    FailoverConfig, HostConfig, HostKeys, MirrorConfig, OwnerPolicy, PushConfig, ReceiveConfig, RoleConfig, RoleSource,
+    RootConfig, ServeConfig, SshConfig,
 };
 pub use values::{DeleteLimit, ValueError, parse_bytes, parse_duration, parse_rate};
 
@@ -107,6 +107,15 @@ impl Config {
     /// What `[[host]]` says about the host of this name.
     pub fn host(&self, name: &str) -> Option<&HostConfig> {
         self.hosts.iter().find(|host| same_host(&host.name, name))
+    }
+
+    /// The most that may be sent to the host of this name alone, in bytes per second.
+    pub fn host_bandwidth(&self, name: &str) -> Option<u64> {
+        match self.host(name).and_then(|host| host.bandwidth) {
+            Some(Bandwidth::Limited(rate)) => Some(rate),
+            Some(Bandwidth::Unlimited) => None,
+            None => self.push.host_bandwidth,
+        }
     }
 
     /// The root of this name.

@@ -111,6 +111,17 @@ pub struct HostConfig {
     pub paths: BTreeMap<String, PathBuf>,
     /// What gives stdin and stdout of its receiver instead of SSH; never empty.
     pub command: Option<Vec<String>>,
+    /// What may be sent to it; `None`: as `[push] host_bandwidth` says.
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// A bound on what is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bandwidth {
+    /// None.
+    Unlimited,
+    /// Bytes per second, at least 1.
+    Limited(u64),
 }
 
 /// `[push]`: how the primary pushes.
@@ -128,8 +139,10 @@ pub struct PushConfig {
     pub verify_interval: Duration,
     /// Hosts at a time, at least 1.
     pub parallel: u32,
-    /// Bytes per second for this host, `None` without a limit.
+    /// Bytes per second to all hosts together, `None` without a limit.
     pub bandwidth: Option<u64>,
+    /// Bytes per second to each host, `None` without a limit.
+    pub host_bandwidth: Option<u64>,
     /// Failed cycles in a row after which the agent exits; 0 is never.
     pub max_failures: u32,
     /// Silence after which a host is given up.
@@ -153,6 +166,8 @@ pub struct SshConfig {
     pub receiver: Vec<String>,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
+    /// How long a connection of a push outlives its last use; `None` ends it with the push.
+    pub persist: Option<Duration>,
 }
 
 /// `[receive]`: this host's own policy as a secondary. Nothing on the wire can widen it.

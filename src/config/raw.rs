@@ -130,6 +130,7 @@ raw_table! {
         port: Whole,
         paths: BTreeMap<String, Spanned<String>>,
         command: Texts,
+        bandwidth: Scalar,
     }
 }
 
@@ -143,6 +144,7 @@ raw_table! {
         verify_interval: Scalar,
         parallel: Whole,
         bandwidth: Scalar,
+        host_bandwidth: Scalar,
         max_failures: Whole,
         timeout: Scalar,
     }
@@ -158,6 +160,7 @@ raw_table! {
         config: String,
         receiver: String,
         connect_timeout: Scalar,
+        persist: Scalar,
     }
 }
 

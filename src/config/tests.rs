@@ -71,6 +71,7 @@ fn the_least_file_gets_every_default() {
             verify_interval: Duration::from_secs(3600),
             parallel: 16,
             bandwidth: None,
+            host_bandwidth: None,
             max_failures: 0,
             timeout: Duration::from_secs(30),
         },
@@ -82,6 +83,7 @@ fn the_least_file_gets_every_default() {
             config: None,
             receiver: vec!["rfleet".to_owned(), "receive".to_owned()],
             connect_timeout: Duration::from_secs(10),
+            persist: Some(Duration::from_secs(600)),
         },
         receive: ReceiveConfig {
             allow_delete: true,
@@ -186,6 +188,16 @@ fn every_key_is_in_the_reference() {
     assert_eq!(found, Vec::<&str>::new());
 }
 
+#[test]
+fn a_host_s_own_bandwidth_goes_before_that_of_every_host() {
+    let text = "[push]\nhost_bandwidth = \"1MB\"\n[[host]]\nname = \"slow\"\nbandwidth = \"5KB\"\n\
+                [[host]]\nname = \"free\"\nbandwidth = 0\n[[host]]\nname = \"plain\"\n";
+    let config = parse_more(text).unwrap();
+    let rates = ["slow", "free", "plain", "unknown"].map(|host| config.host_bandwidth(host));
+    assert_eq!(rates, [Some(5_000), None, Some(1_000_000), Some(1_000_000)]);
+    assert_eq!(parse_more("").unwrap().host_bandwidth("x"), None);
+}
+
 /// A setting that every key accepts is worthless; this one shows that each value arrives.
 #[test]
 fn values_other_than_the_defaults_arrive() {
@@ -199,6 +211,7 @@ fn values_other_than_the_defaults_arrive() {
         verify_interval = "1d"
         parallel = 3
         bandwidth = 1048576
+        host_bandwidth = "10KB/s"
         max_failures = 5
         timeout = "500ms"
         [ssh]
@@ -206,6 +219,7 @@ fn values_other_than_the_defaults_arrive() {
         config = "/etc/rfleet/ssh_config"
         receiver = "sudo '/opt/my rfleet/rfleet' receive"
         connect_timeout = "3s"
+        persist = "0s"
         [receive]
         allow_delete = false
         owner = "fixed:www-data:33"
@@ -228,6 +242,7 @@ fn values_other_than_the_defaults_arrive() {
         verify_interval: Duration::from_secs(86_400),
         parallel: 3,
         bandwidth: Some(1 << 20),
+        host_bandwidth: Some(10_000),
         max_failures: 5,
         timeout: Duration::from_millis(500),
     };
@@ -235,7 +250,7 @@ fn values_other_than_the_defaults_arrive() {
     assert_eq!(config.ssh.host_keys, HostKeys::AcceptNew);
     assert_eq!(config.ssh.config.as_deref(), Some(Path::new("/etc/rfleet/ssh_config")));
     assert_eq!(config.ssh.receiver, ["sudo", "/opt/my rfleet/rfleet", "receive"]);
-    assert_eq!(config.ssh.connect_timeout, Duration::from_secs(3));
+    assert_eq!((config.ssh.connect_timeout, config.ssh.persist), (Duration::from_secs(3), None));
     let fixed = OwnerPolicy::Fixed { user: "www-data".to_owned(), group: "33".to_owned() };
     assert_eq!((config.receive.owner, config.receive.durability), (fixed, Durability::None));
     assert_eq!((config.receive.attic, config.receive.attic_max), (None, 1000));

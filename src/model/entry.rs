@@ -117,6 +117,42 @@ impl Kind {
     }
 }
 
+/// What a plan takes to be at a path. A receiver compares before it replaces or deletes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Expected {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File {
+        /// Its length.
+        size_bytes: u64,
+        /// Its time.
+        mtime: Timestamp,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Its time.
+        mtime: Timestamp,
+    },
+    /// Anything else.
+    Special,
+}
+
+impl Expected {
+    /// What is expected where `node` was seen.
+    pub fn of(node: &Node) -> Self {
+        match &node.kind {
+            Kind::Directory => Expected::Directory,
+            Kind::File { size_bytes, .. } => Expected::File { size_bytes: *size_bytes, mtime: node.meta.mtime },
+            Kind::Symlink { .. } => Expected::Symlink { mtime: node.meta.mtime },
+            Kind::Special(_) => Expected::Special,
+        }
+    }
+}
+
 /// One entry as its directory lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {

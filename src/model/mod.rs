@@ -5,12 +5,14 @@
 
 mod digest;
 mod entry;
+mod history;
 mod listing;
 mod path;
 mod problem;
 
 pub use digest::{Digest, Hasher};
-pub use entry::{Attribute, Kind, Meta, Node, SpecialKind, Timestamp};
+pub use entry::{Attribute, Expected, Kind, Meta, Node, SpecialKind, Timestamp};
+pub use history::{Changes, DirectoryId, Inode, Place, Seen, Version};
 pub use listing::{DirListing, Fidelity, Listing, ListingHasher, OwnerMap, OwnerNames, Owners};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
 pub use problem::{Problem, ProblemKind};
@@ -20,6 +22,20 @@ use serde::{Deserialize, Serialize};
 /// Number of a change in an index; 0 is "before the first".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Sequence(pub u64);
+
+/// Chosen at random by each cycle that numbers changes: two histories that reach the same sequence,
+/// as after an index was restored from a backup, differ in it. 0 means that nothing is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stamp(pub u64);
+
+/// A point in the history of an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The last change that counts.
+    pub sequence: Sequence,
+    /// The stamp of the cycle that numbered it.
+    pub stamp: Stamp,
+}
 
 /// Fencing number of a primaryship, never reused; 0 means that no term was ever taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

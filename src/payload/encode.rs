@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::comparison::Comparison;
 use super::log::{Abandoned, Log, Outcome};
 use crate::delta::{Op, Signature, SignatureSpec};
-use crate::model::{Listing, Problem, ProblemKind, RelPath};
+use crate::model::{Digest, Listing, Problem, ProblemKind, RelPath, Seen};
 use crate::plan::{Basis, EntryRef};
 use crate::tree::{ContentReader, Parents, ReadError, Root};
 use crate::wire::{BlockWriter, Record};
@@ -62,6 +62,23 @@ impl Signatures for NoSignatures {
     }
 }
 
+/// A file that was read whole.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Its path.
+    pub path: RelPath,
+    /// What it was when it was read.
+    pub seen: Seen,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// Told of every file that was read whole.
+pub trait Readings: Send {
+    /// Takes one.
+    fn note(&mut self, reading: Reading);
+}
+
 /// What is to be encoded, and from where.
 pub struct EncodeJob {
     /// The source.
@@ -72,16 +89,19 @@ pub struct EncodeJob {
     pub items: Arc<Vec<Item>>,
     /// Where signatures come from.
     pub signatures: Box<dyn Signatures>,
+    /// Who keeps the digests of what is read.
+    pub readings: Option<Box<dyn Readings>>,
     /// zstd's level; `None`: not compressed, since the link is no bottleneck.
     pub level: Option<i32>,
 }
 
 /// Encodes `job` into `log`; blocks the calling thread until all readers have taken or left it.
 pub fn encode(job: EncodeJob, log: &Log) {
-    let EncodeJob { root, listing, items, mut signatures, level } = job;
+    let EncodeJob { root, listing, items, mut signatures, readings, level } = job;
     signatures.announce(&items);
     let mut encoder = Encoder {
         parents: Parents::new(&root),
+        readings,
         log,
         level,
         block: BlockWriter::new(),
@@ -96,6 +116,7 @@ pub fn encode(job: EncodeJob, log: &Log) {
 
 struct Encoder<'a> {
     parents: Parents,
+    readings: Option<Box<dyn Readings>>,
     log: &'a Log,
     level: Option<i32>,
     block: BlockWriter,
@@ -194,13 +215,23 @@ impl Encoder<'_> {
                 read => bytes += read,
             }
         }
-        let digest = content.finish()?;
+        let digest = self.finish(path, content)?;
         let record = Record::File { path: path.clone(), meta, bytes: bytes as u64, digest };
         self.block.push(&record, &self.buffer[..bytes]);
         self.outcome.read_bytes += bytes as u64;
         self.outcome.literal_bytes += bytes as u64;
         self.flush_if_full()?;
         Ok(())
+    }
+
+    /// The digest of content that was read whole; whoever keeps it is told.
+    fn finish(&mut self, path: &RelPath, content: ContentReader) -> Result<Digest, ReadError> {
+        let seen = content.seen(path.name());
+        let digest = content.finish()?;
+        if let Some(readings) = &mut self.readings {
+            readings.note(Reading { path: path.clone(), seen, digest });
+        }
+        Ok(digest)
     }
 
     fn large(
@@ -222,7 +253,7 @@ impl Encoder<'_> {
         };
         self.buffer = buffer;
         copied?;
-        let digest = content.finish()?;
+        let digest = self.finish(&pending.path, content)?;
         self.block.push(&Record::End { digest }, &[]);
         self.flush_if_full()?;
         Ok(())

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::links::Links;
-use super::{Basis, Differences, DirectoryStep, EntryRef, FileStep, LinkStep, Plan, Removal, Step};
-use crate::model::{Digest, DirListing, Fidelity, Kind, Listing, Meta, Node, OwnerMap, Problem, ProblemKind, RelPath};
+use super::{Differences, DirectoryStep, EntryRef, FileStep, LinkStep, Plan, Removal, ReplacedDirectory, Step};
+use crate::model::{
+    Digest, DirListing, Expected, Fidelity, Kind, Listing, Meta, Node, OwnerMap, Problem, ProblemKind, RelPath,
+};
 
 /// Below this a signature costs more than it saves: a small file is sent whole, compressed.
 const MIN_DELTA_BYTES: u64 = 32 << 10;
@@ -49,23 +51,25 @@ enum State<'a> {
 }
 
 /// The host's directories that must be listed entry by entry: the root, those that differ from the
-/// primary's and those that the primary does not have. `digests` are those of `source`, in order.
+/// primary's and those that the primary does not have. `source` has the primary's directories with their
+/// digests; the files `hidden` differ although the digests do not show it.
 pub fn wanted_directories(
-    source: &Listing,
-    digests: &[Digest],
+    source: &[(RelPath, Digest)],
     directories: &[(RelPath, Digest)],
+    hidden: &[RelPath],
     excluded: &dyn Fn(&RelPath, bool) -> bool,
 ) -> Vec<RelPath> {
-    let mut own = source.dirs.iter().zip(digests).peekable();
+    let hidden: HashSet<RelPath> = hidden.iter().filter_map(|path| Some(path.split()?.0)).collect();
+    let mut own = source.iter().peekable();
     let mut wanted: Vec<RelPath> = Vec::new();
     let mut excluded_top: Option<&RelPath> = None;
     for (path, digest) in directories {
         if excluded_top.is_some_and(|top| path.is_below(top)) {
             continue;
         }
-        while own.next_if(|(dir, _)| dir.path < *path).is_some() {}
-        let same = own.peek().is_some_and(|(dir, own_digest)| dir.path == *path && *own_digest == digest);
-        if path.is_root() || !same {
+        while own.next_if(|(dir, _)| dir < path).is_some() {}
+        let same = own.peek().is_some_and(|(dir, own_digest)| dir == path && own_digest == digest);
+        if path.is_root() || !same || hidden.contains(path) {
             if !path.is_root() && excluded(path, true) {
                 excluded_top = Some(path);
             } else {
@@ -181,7 +185,8 @@ impl<'a> Comparison<'a> {
                 self.plan.totals.created += 1;
                 self.plan.totals.overwritten += u64::from(theirs.is_some());
                 self.touched.insert(entry.dir);
-                self.plan.directories.push(Step { entry, differences: Differences::NEW });
+                let was = theirs.map(Expected::of).unwrap_or_default();
+                self.plan.directories.push(Step { entry, differences: Differences::NEW, was });
                 directories.insert(index(own), Differences::NEW);
                 return;
             }
@@ -203,7 +208,7 @@ impl<'a> Comparison<'a> {
                 Ok(entries) => replaced_files = entries,
                 Err(problem) => return self.plan.problems.push(problem),
             }
-            self.plan.replaced_directories.push(entry);
+            self.plan.replaced_directories.push(ReplacedDirectory { entry, entries: replaced_files });
             self.plan.totals.deleted += replaced_files;
             self.plan.totals.overwritten += replaced_files;
         }
@@ -232,14 +237,12 @@ impl<'a> Comparison<'a> {
         }
         self.replaced_bytes += theirs.map_or(0, |theirs| round_up(theirs.kind.size_bytes()));
         let worth = |file: &&Node| file.kind.size_bytes() >= MIN_DELTA_BYTES;
-        let basis = theirs
-            .filter(|theirs| worth(theirs) && worth(&node))
-            .map(|theirs| Basis { size_bytes: theirs.kind.size_bytes(), mtime: theirs.meta.mtime });
+        let delta = theirs.is_some_and(|theirs| worth(&theirs) && worth(&node));
         let bytes = round_up(node.kind.size_bytes());
         self.sent_bytes += bytes;
         self.largest_bytes = self.largest_bytes.max(bytes);
         self.plan.totals.content_bytes += node.kind.size_bytes();
-        self.make(entry, node, theirs, replaced_entries, |plan, step| plan.files.push(FileStep { step, basis }));
+        self.make(entry, node, theirs, replaced_entries, |plan, step| plan.files.push(FileStep { step, delta }));
     }
 
     /// Whether the file `entry`, which has one name, may keep the host's file in its place.
@@ -282,14 +285,15 @@ impl<'a> Comparison<'a> {
             }
         };
         self.touched.insert(entry.dir);
-        add(&mut self.plan, Step { entry, differences });
+        let was = theirs.map(Expected::of).unwrap_or_default();
+        add(&mut self.plan, Step { entry, differences, was });
     }
 
     fn attributes(&mut self, entry: EntryRef, node: &Node, theirs: &Node) {
         let differences = self.differences(&node.kind, &node.meta, &theirs.meta);
         if differences.any() {
             self.plan.totals.attributes += 1;
-            self.plan.attributes.push(Step { entry, differences });
+            self.plan.attributes.push(Step { entry, differences, was: Expected::of(theirs) });
         }
     }
 
@@ -326,7 +330,7 @@ impl<'a> Comparison<'a> {
             self.touched.insert(dir);
         }
         if empty {
-            self.plan.removals.insert(at, Removal { path, directory });
+            self.plan.removals.insert(at, Removal { path, was: Expected::of(theirs) });
             self.plan.totals.deleted += 1;
             self.plan.totals.overwritten += 1;
         }

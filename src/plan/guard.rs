@@ -55,6 +55,8 @@ pub enum Guard {
     Require,
     /// One lies inside the other.
     Overlap,
+    /// The source is not the one that was pushed before.
+    Exchanged,
     /// Too many deletions.
     MaxDelete,
     /// The destination was not used by this fleet before.
@@ -70,6 +72,7 @@ impl Guard {
             Guard::UnreadableSource => "unreadable-source",
             Guard::Require => "require",
             Guard::Overlap => "overlap",
+            Guard::Exchanged => "exchanged",
             Guard::MaxDelete => "max-delete",
             Guard::Adopt => "adopt",
         }
@@ -127,6 +130,8 @@ pub struct GuardOptions<'a> {
     pub max_delete: DeleteLimit,
     /// Ids of plans that were confirmed.
     pub confirmed: &'a [String],
+    /// The source is another directory or filesystem than the one that was pushed before.
+    pub exchanged: bool,
 }
 
 /// Looks at the plans of all hosts together: if one is refused, nothing is sent to any.
@@ -178,7 +183,7 @@ fn and_more(hosts: usize) -> String {
 fn check_deletions(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), GuardRefusal> {
     let beyond = |host: &&GuardedHost| {
         let totals = &host.plan.totals;
-        totals.deleted > options.max_delete.allowed(totals.host_entries)
+        totals.deleted > options.max_delete.allowed(totals.host_entries) || (options.exchanged && totals.deleted > 0)
     };
     let violating: Vec<_> = hosts.iter().filter(beyond).collect();
     let Some(first) = violating.first() else { return Ok(()) };
@@ -188,6 +193,14 @@ fn check_deletions(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), 
     }
     let more =
         if violating.len() > 1 { format!(" (and on {} more hosts)", violating.len() - 1) } else { String::new() };
+    if options.exchanged {
+        let message = format!(
+            "root {}: the source is another directory or filesystem than before, and {} of {} entries on {}{more} would \
+             be deleted; nothing was changed. Is the right volume mounted? If that is meant, add --confirm-deletes {id}",
+            options.root, first.plan.totals.deleted, first.plan.totals.host_entries, first.name,
+        );
+        return Err(GuardRefusal { guard: Guard::Exchanged, message, plan: Some(id) });
+    }
     let message = format!(
         "root {}: {} of {} entries on {}{more} would be deleted, more than the limit of {}; nothing was changed. If that \
          is meant, add --confirm-deletes {id}",

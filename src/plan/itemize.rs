@@ -1,14 +1,25 @@
 //! A plan in rsync's letters: one line a change, `YXcstpoguax name`.
 
-use super::{Differences, Plan};
+use super::{Differences, MoveStep, Plan};
 use crate::model::{Kind, Listing};
 
 /// The lines of `plan`, in the order of the work; deletions and attributes of directories last.
 pub fn itemize(plan: &Plan, source: &Listing) -> Vec<String> {
     let mut lines = Vec::new();
     let path = |entry: super::EntryRef| entry.path(source);
+    for step in &plan.moves {
+        match step {
+            MoveStep::Make { .. } => {}
+            MoveStep::Rename { from, to } => lines.push(format!("*moving     {from}/ -> {to}/")),
+            MoveStep::Exchange { from, to } => lines.push(format!("*exchanging {from}/ <-> {to}")),
+        }
+    }
     for step in &plan.directories {
         lines.push(line('c', 'd', step.differences, &format!("{}/", path(step.entry))));
+    }
+    for reuse in &plan.reuses {
+        let name = format!("{} => {}", path(reuse.step.entry), reuse.from);
+        lines.push(line('h', 'f', reuse.step.differences, &name));
     }
     for file in &plan.files {
         lines.push(line('<', 'f', file.step.differences, &path(file.step.entry).to_string()));
@@ -27,7 +38,7 @@ pub fn itemize(plan: &Plan, source: &Listing) -> Vec<String> {
         lines.push(line('.', letter, step.differences, &path(step.entry).to_string()));
     }
     for removal in &plan.removals {
-        let slash = if removal.directory { "/" } else { "" };
+        let slash = if removal.is_directory() { "/" } else { "" };
         lines.push(format!("*deleting   {}{slash}", removal.path));
     }
     for step in plan.directory_attributes.iter().filter(|step| step.differences.any() && !step.differences.new) {

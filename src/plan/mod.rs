@@ -1,20 +1,23 @@
 //! From what the primary has and what one host has to the ordered changes that close the gap.
 //!
 //! Pure: no filesystem, no socket, no clock. [`wanted_directories`] says which of the host's
-//! directories must be listed entry by entry, [`plan`] compares, [`guard`] refuses what looks like an
+//! directories must be listed entry by entry, [`plan`] compares, [`plan_changes`] plans from history alone, [`guard`] refuses what looks like an
 //! accident, [`itemize`] says it in rsync's letters.
 
 mod compare;
 pub mod guard;
+mod history;
 mod itemize;
 mod links;
+mod moves;
 #[cfg(test)]
 mod tests;
 
 pub use compare::{Destination, PlanOptions, plan, wanted_directories};
+pub use history::{HistoryPlan, drifted, plan_changes};
 pub use itemize::itemize;
 
-use crate::model::{DirListing, Listing, Node, Problem, RelPath, Timestamp};
+use crate::model::{Digest, DirListing, Expected, Listing, Node, Problem, RelPath, Timestamp};
 
 /// An entry of the primary's listing, by position: a plan for 100,000 files stays small, also for
 /// many hosts at a time.
@@ -77,6 +80,8 @@ pub struct Step {
     pub entry: EntryRef,
     /// Why.
     pub differences: Differences,
+    /// What the host has in its place.
+    pub was: Expected,
 }
 
 /// The host's own file that a delta refers to.
@@ -93,8 +98,55 @@ pub struct Basis {
 pub struct FileStep {
     /// Which, and why.
     pub step: Step,
-    /// What the host has in its place, where that is worth a delta.
-    pub basis: Option<Basis>,
+    /// What the host has in its place is worth a delta.
+    pub delta: bool,
+}
+
+impl FileStep {
+    /// The host's file that a delta refers to.
+    pub fn basis(&self) -> Option<Basis> {
+        match self.step.was {
+            Expected::File { size_bytes, mtime } if self.delta => Some(Basis { size_bytes, mtime }),
+            _ => None,
+        }
+    }
+}
+
+/// A directory to be moved as a whole, before anything else is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MoveStep {
+    /// Make a directory that one is to be moved into.
+    Make {
+        /// The directory.
+        path: RelPath,
+    },
+    /// Rename a directory to where nothing is.
+    Rename {
+        /// Its path.
+        from: RelPath,
+        /// Its path from now on.
+        to: RelPath,
+    },
+    /// Exchange a directory with what is at its new path.
+    Exchange {
+        /// Its path.
+        from: RelPath,
+        /// Its path from now on.
+        to: RelPath,
+    },
+}
+
+/// A file whose content the host has under another name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReuseStep {
+    /// Which, and why.
+    pub step: Step,
+    /// The other name.
+    pub from: RelPath,
+    /// The file there.
+    pub content: Basis,
+    /// Digest of its content; that the entry has the same is to be made sure of.
+    pub digest: Digest,
 }
 
 /// A name to be made another name of a file.
@@ -111,8 +163,24 @@ pub struct LinkStep {
 pub struct Removal {
     /// Its path.
     pub path: RelPath,
+    /// What the host has there.
+    pub was: Expected,
+}
+
+impl Removal {
     /// Whether it is a directory.
-    pub directory: bool,
+    pub fn is_directory(&self) -> bool {
+        self.was == Expected::Directory
+    }
+}
+
+/// A directory that something else takes the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplacedDirectory {
+    /// What takes its place.
+    pub entry: EntryRef,
+    /// The entries that go, the directory itself included.
+    pub entries: u64,
 }
 
 /// A directory whose attributes are set when everything in it is done.
@@ -128,10 +196,14 @@ pub struct DirectoryStep {
 /// in the order in which they are carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// Directories to be moved; the paths of all that follows are those after it.
+    pub moves: Vec<MoveStep>,
     /// Directories to be made, parents first.
     pub directories: Vec<Step>,
     /// Directories that something else takes the place of.
-    pub replaced_directories: Vec<EntryRef>,
+    pub replaced_directories: Vec<ReplacedDirectory>,
+    /// Files of which the host has the content under another name.
+    pub reuses: Vec<ReuseStep>,
     /// Files to be sent.
     pub files: Vec<FileStep>,
     /// Hard links to be made.
@@ -174,9 +246,23 @@ pub struct Totals {
 }
 
 impl Plan {
+    /// Has the content of those files sent that `is_same` finds to be another than under the old name.
+    pub fn confirm_reuses(&mut self, is_same: &mut dyn FnMut(&ReuseStep) -> bool) {
+        for reuse in std::mem::take(&mut self.reuses) {
+            if is_same(&reuse) {
+                self.reuses.push(reuse);
+                continue;
+            }
+            self.totals.content_bytes += reuse.content.size_bytes;
+            self.totals.need_bytes += reuse.content.size_bytes;
+            self.files.push(FileStep { step: reuse.step, delta: false });
+        }
+        self.files.sort_by_key(|file| file.step.entry);
+    }
+
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         let Totals { created, updated, deleted, attributes, .. } = self.totals;
-        created + updated + deleted + attributes == 0 && self.directory_attributes.is_empty()
+        created + updated + deleted + attributes == 0 && self.moves.is_empty() && self.directory_attributes.is_empty()
     }
 }

@@ -113,7 +113,8 @@ fn plan_for(source: &Listing, host: &Listing) -> Plan {
     let directories: Vec<(RelPath, Digest)> =
         host.dirs.iter().zip(theirs).map(|(dir, digest)| (dir.path.clone(), digest)).collect();
     let excluded = |_: &RelPath, _: bool| false;
-    let wanted = wanted_directories(source, &digests, &directories, &excluded);
+    let own: Vec<_> = source.dirs.iter().map(|dir| dir.path.clone()).zip(digests.iter().copied()).collect();
+    let wanted = wanted_directories(&own, &directories, &[], &excluded);
     let listed = wanted.iter().map(|path| (path.clone(), host.dir(path).unwrap().clone())).collect();
     let destination = Destination {
         directories,

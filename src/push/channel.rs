@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::limit::Limiter;
+use super::limit::Limits;
 use super::output::{Output, OutputError};
 use crate::payload::Block;
 use crate::transport::{ErrorText, Exit, Link, Peer};
@@ -107,7 +107,7 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn open(link: Link, timeout: Duration, limiter: Option<Arc<Limiter>>, on_progress: OnProgress) -> Self {
+    pub(super) fn open(link: Link, timeout: Duration, limits: Limits, on_progress: OnProgress) -> Self {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
@@ -120,7 +120,7 @@ impl Channel {
         let (outgoing, to_write) = mpsc::channel(OUTGOING_FRAMES);
         let (to_read, incoming) = mpsc::channel(INCOMING_MESSAGES);
         let tasks = [
-            tokio::spawn(write_frames(link.output, to_write, Arc::clone(&shared), limiter)),
+            tokio::spawn(write_frames(link.output, to_write, Arc::clone(&shared), limits)),
             tokio::spawn(read_messages(link.input, to_read, Arc::clone(&shared), on_progress)),
         ];
         Channel { outgoing, incoming, shared, errors: link.peer.errors.clone(), peer: link.peer, timeout, tasks }
@@ -191,12 +191,7 @@ impl Channel {
     }
 }
 
-async fn write_frames(
-    output: OwnedFd,
-    mut frames: mpsc::Receiver<Outgoing>,
-    shared: Arc<Shared>,
-    limiter: Option<Arc<Limiter>>,
-) {
+async fn write_frames(output: OwnedFd, mut frames: mpsc::Receiver<Outgoing>, shared: Arc<Shared>, limits: Limits) {
     let heartbeat = encode(&ToReceiver::Heartbeat);
     // As a link that cannot be written to, below.
     let Ok(mut output) = Output::new(output) else { return };
@@ -207,9 +202,9 @@ async fn write_frames(
             Err(_) => None,
         };
         let written = match &frame {
-            None => write(&mut output, Piece::Bytes(&heartbeat), limiter.as_deref()).await,
-            Some(Outgoing::Own(bytes)) => write(&mut output, Piece::Bytes(bytes), limiter.as_deref()).await,
-            Some(Outgoing::Shared(block)) => write(&mut output, Piece::Block(block), limiter.as_deref()).await,
+            None => write(&mut output, Piece::Bytes(&heartbeat), &limits).await,
+            Some(Outgoing::Own(bytes)) => write(&mut output, Piece::Bytes(bytes), &limits).await,
+            Some(Outgoing::Shared(block)) => write(&mut output, Piece::Block(block), &limits).await,
         };
         match written {
             Ok(bytes) => shared.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed),
@@ -234,19 +229,17 @@ enum Piece<'f> {
     Block(&'f Block),
 }
 
-/// Writes `piece` at the pace of `limiter` and returns its length in bytes.
-async fn write(output: &mut Output, piece: Piece<'_>, limiter: Option<&Limiter>) -> Result<usize, OutputError> {
+/// Writes `piece` at the pace of `limits` and returns its length in bytes.
+async fn write(output: &mut Output, piece: Piece<'_>, limits: &Limits) -> Result<usize, OutputError> {
     let bytes = match piece {
         Piece::Bytes(bytes) => bytes.len(),
         Piece::Block(block) => block.bytes(),
     };
-    let step = limiter.map_or(bytes, Limiter::piece_bytes);
+    let step = limits.piece_bytes().unwrap_or(bytes);
     let mut start = 0;
     while start < bytes {
         let count = step.min(bytes - start);
-        if let Some(limiter) = limiter {
-            limiter.acquire(count).await;
-        }
+        limits.acquire(count).await;
         match piece {
             Piece::Bytes(bytes) => output.write(&bytes[start..start + count]).await?,
             Piece::Block(block) => output.write_block(block, start, count).await?,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::limit::Limiter;
 use crate::transport::{self, Link, SshOptions, SshSession, SshTarget};
 
 /// The way to a host.
@@ -20,6 +21,8 @@ pub enum Reach {
 pub struct Endpoint {
     /// Its name in reports.
     pub name: String,
+    /// The bound on what is sent to it.
+    pub limiter: Option<Arc<Limiter>>,
     reach: Reach,
     session: Mutex<Option<Result<Arc<SshSession>, String>>>,
 }
@@ -27,7 +30,13 @@ pub struct Endpoint {
 impl Endpoint {
     /// The host `name`, not connected yet.
     pub fn new(name: impl Into<String>, reach: Reach) -> Self {
-        Endpoint { name: name.into(), reach, session: Mutex::new(None) }
+        Endpoint { name: name.into(), limiter: None, reach, session: Mutex::new(None) }
+    }
+
+    /// Sends at most `bytes_per_second` to it.
+    #[must_use]
+    pub fn limited(self, bytes_per_second: Option<u64>) -> Self {
+        Endpoint { limiter: bytes_per_second.map(|rate| Arc::new(Limiter::new(rate))), ..self }
     }
 
     /// Whether content travels over a network, so that compressing it can pay.
@@ -41,27 +50,51 @@ impl Endpoint {
     /// # Errors
     /// One line for the operator.
     pub async fn start(&self, receiver: &[String]) -> Result<Link, String> {
-        let (target, options) = match &self.reach {
+        match &self.reach {
             Reach::Local => {
                 let argv: Vec<OsString> = receiver.iter().map(OsString::from).collect();
-                return transport::spawn(&argv).map_err(|error| {
+                transport::spawn(&argv).map_err(|error| {
                     let program = receiver.first().map_or("", String::as_str);
                     format!("`{program}` cannot be started: {error}")
-                });
+                })
             }
-            Reach::Ssh(target, options) => (target, options),
-        };
-        let mut session = self.session.lock().await;
-        if session.is_none() {
-            let connected = SshSession::connect(target, options).await;
-            *session = Some(connected.map(Arc::new).map_err(|error| error.to_string()));
+            Reach::Ssh(target, options) => self.start_over_ssh(target, options, receiver).await,
         }
-        let connected = session.as_ref().map_or(Err("not connected".to_owned()), Clone::clone)?;
-        drop(session);
-        connected.start(receiver).await.map_err(|error| error.to_string())
     }
 
-    /// Ends the connection, if there is one.
+    async fn start_over_ssh(
+        &self,
+        target: &SshTarget,
+        options: &SshOptions,
+        receiver: &[String],
+    ) -> Result<Link, String> {
+        let mut session = self.session.lock().await;
+        let known = match session.take() {
+            // Over an earlier root, or by an earlier process: it may be dead by now.
+            None => SshSession::attach(target, options).await.map(Arc::new),
+            Some(Ok(known)) => Some(known),
+            Some(Err(error)) => {
+                *session = Some(Err(error.clone()));
+                return Err(error);
+            }
+        };
+        if let Some(known) = known {
+            if let Ok(link) = known.start(receiver).await {
+                *session = Some(Ok(known));
+                return Ok(link);
+            }
+            if let Ok(known) = Arc::try_unwrap(known) {
+                known.discard().await;
+            }
+        }
+        let connected = SshSession::connect(target, options).await;
+        let connected = connected.map(Arc::new).map_err(|error| error.to_string());
+        *session = Some(connected.clone());
+        drop(session);
+        connected?.start(receiver).await.map_err(|error| error.to_string())
+    }
+
+    /// Has done with the connection, if there is one. It ends, unless it is kept for later processes.
     pub async fn close(&self) {
         let session = self.session.lock().await.take();
         if let Some(Ok(session)) = session

@@ -1,17 +1,20 @@
 //! A root to all hosts, side by side.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::record::Record;
 use super::rendezvous::{Agenda, Meeting, meet};
 use super::report::{HostReport, HostState, RootReport};
 use super::session::{Context, run};
-use super::source::{Source, open, scan_source};
+use super::source::{ScanError, Source, open, scan_source};
 use super::{HostJob, RootJob};
+use crate::index::IndexError;
 use crate::plan::guard::GuardRefusal;
+use crate::tree::Root;
 
 /// Brings a root to `hosts`, all of them side by side, none waiting for a sick one.
 pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
@@ -37,6 +40,8 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
             return report;
         }
     };
+    let names: Vec<String> = hosts.iter().map(|host| host.endpoint.name.clone()).collect();
+    let record = open_record(&job, &root, names, &mut report).await;
     let (found, source) = watch::channel(None);
     let (events, inbox) = mpsc::unbounded_channel();
     let hosts: Vec<Arc<HostJob>> = hosts.into_iter().map(Arc::new).collect();
@@ -48,6 +53,7 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
         sending: Semaphore::new(job.parallel.max(1)),
         planning: Semaphore::new(1),
         plans: Mutex::default(),
+        record: record.clone(),
         job: Arc::clone(&job),
     });
     let mut sessions = JoinSet::new();
@@ -57,7 +63,8 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     }
     drop(context);
     let scan_job = Arc::clone(&job);
-    let scan = tokio::task::spawn_blocking(move || scan_source(&scan_job, root));
+    let scan_record = record.clone();
+    let scan = tokio::task::spawn_blocking(move || scan_with(&scan_job, root, scan_record.as_deref()));
     let mut stop = job.stop.clone();
     let scanned = tokio::select! {
         scanned = scan => Some(scanned),
@@ -67,10 +74,12 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     let mut source_refused = false;
     let meeting = match scanned {
         None => Meeting::default(),
-        Some(Ok(Ok(source))) => {
+        Some(Ok(Ok((source, note)))) => {
+            report.notes.extend(note);
             let source = Arc::new(source);
             describe(&mut report, &source);
-            let agenda = agenda(&job, &hosts, &source, started);
+            let exchanged = record.as_ref().is_some_and(|record| record.exchanged);
+            let agenda = agenda(&job, &hosts, &source, exchanged, started);
             found.send_replace(Some(Some(source)));
             meet(agenda, inbox).await
         }
@@ -91,10 +100,67 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     }
     let missing = if source_refused { HostState::Refused } else { HostState::Failed };
     collect(&mut report, meeting, sessions, &hosts, missing).await;
+    if let Some(record) = record {
+        close_record(record, &mut report).await;
+    }
     report
 }
 
-fn agenda(job: &RootJob, hosts: &[Arc<HostJob>], source: &Arc<Source>, started: Instant) -> Agenda {
+/// Opens what is kept from push to push. Without it everything is compared, which is slower, and said.
+async fn open_record(
+    job: &Arc<RootJob>,
+    root: &Arc<Root>,
+    hosts: Vec<String>,
+    report: &mut RootReport,
+) -> Option<Arc<Record>> {
+    let keep = job.record.clone()?;
+    let (job, root) = (Arc::clone(job), Arc::clone(root));
+    let opened = tokio::task::spawn_blocking(move || Record::open(&job, &keep, &root, &hosts)).await;
+    match opened.map_err(|error| error.to_string()).and_then(|opened| opened.map_err(|error| error.to_string())) {
+        Ok(record) => {
+            report.notes.extend(record.note());
+            Some(Arc::new(record))
+        }
+        Err(error) => {
+            report.notes.push(format!("{error}; every host is compared"));
+            None
+        }
+    }
+}
+
+/// Scans with the index, or without it where it fails; then with a note for the operator.
+fn scan_with(
+    job: &RootJob,
+    root: Arc<Root>,
+    record: Option<&Record>,
+) -> Result<(Source, Option<String>), GuardRefusal> {
+    match scan_source(job, Arc::clone(&root), record) {
+        Ok(source) => Ok((source, None)),
+        Err(ScanError::Refused(refusal)) => Err(refusal),
+        Err(ScanError::Index(error)) => {
+            if let (Some(record), IndexError::Damaged(_)) = (record, &error) {
+                record.index.lock().unwrap_or_else(PoisonError::into_inner).mark_damaged();
+            }
+            let note = format!("{error}; every host is compared, and the index is built anew");
+            match scan_source(job, root, None) {
+                Ok(source) => Ok((source, Some(note))),
+                Err(ScanError::Refused(refusal)) => Err(refusal),
+                Err(ScanError::Index(error)) => Err(defect(job, &error.to_string())),
+            }
+        }
+    }
+}
+
+async fn close_record(record: Arc<Record>, report: &mut RootReport) {
+    let accepted = report.refused.is_none()
+        && report.hosts.iter().any(|host| matches!(host.state, HostState::Done | HostState::Unchanged));
+    let closed = tokio::task::spawn_blocking(move || record.close(accepted)).await;
+    if let Ok(Err(error)) = closed {
+        report.notes.push(error.to_string());
+    }
+}
+
+fn agenda(job: &RootJob, hosts: &[Arc<HostJob>], source: &Arc<Source>, exchanged: bool, started: Instant) -> Agenda {
     Agenda {
         label: job.label(),
         settings: job.guard.clone(),
@@ -102,16 +168,16 @@ fn agenda(job: &RootJob, hosts: &[Arc<HostJob>], source: &Arc<Source>, started: 
         remote: hosts.iter().map(|host| host.endpoint.is_remote()).collect(),
         dry_run: job.dry_run,
         source: Arc::clone(source),
+        exchanged,
         started,
     }
 }
 
 fn describe(report: &mut RootReport, source: &Source) {
-    report.entries = source.listing.entry_count();
-    report.bytes = source.listing.content_bytes();
+    report.entries = source.counts.entries;
+    report.bytes = source.counts.bytes;
     report.problems.extend(source.problems.iter().cloned());
-    let specials = source.listing.dirs.iter().flat_map(|dir| &dir.nodes);
-    let specials = specials.filter(|node| matches!(node.kind, crate::model::Kind::Special(_))).count();
+    let specials = source.counts.specials;
     if specials > 0 {
         report.notes.push(format!("{specials} special file(s) (sockets, pipes, devices) are not synced"));
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::channel::{Channel, ChannelError};
-use super::source::{Digests, Source};
-use crate::model::{DirListing, RelPath, check_name};
+use super::contents::Table;
+use crate::model::{DirListing, OwnerNames, RelPath, check_name};
 use crate::plan::{Destination, wanted_directories};
 use crate::wire::{Inventory, ToPrimary, ToReceiver};
 
@@ -23,11 +23,12 @@ const MAX_ENTRIES: usize = 20_000_000;
 
 const HOSTILE: ChannelError = ChannelError::Unexpected("an inventory that is out of order or too long");
 
-/// Fetches what a plan against `source` needs to know.
+/// Fetches what a plan against the source in `table` needs to know.
 pub(super) async fn fetch(
     channel: &mut Channel,
-    source: &Source,
-    digests: &Digests,
+    names: &OwnerNames,
+    table: &Table,
+    hidden: &[RelPath],
     inventory: &Inventory,
     excluded: &(dyn Fn(&RelPath, bool) -> bool + Sync),
 ) -> Result<Destination, ChannelError> {
@@ -36,7 +37,7 @@ pub(super) async fn fetch(
         unreadable: inventory.unreadable.iter().map(|problem| problem.path.clone()).collect(),
         ..Destination::default()
     };
-    channel.send(&ToReceiver::GetDirectories { names: source.listing.names.clone() }).await?;
+    channel.send(&ToReceiver::GetDirectories { names: names.clone() }).await?;
     loop {
         let ToPrimary::Directories { owners, directories, last } = channel.receive().await? else {
             return Err(ChannelError::Unexpected("something else than directories"));
@@ -55,9 +56,8 @@ pub(super) async fn fetch(
             break;
         }
     }
-    let wanted = wanted_directories(&source.listing, &digests.directories, &destination.directories, &|path, dir| {
-        excluded(path, dir)
-    });
+    let wanted =
+        wanted_directories(&table.directories, &destination.directories, hidden, &|path, dir| excluded(path, dir));
     let mut entries = 0;
     let mut rest = &wanted[..];
     while !rest.is_empty() {

@@ -5,13 +5,16 @@
 //! all of them together and where the content that several hosts need is bundled, so that it is read
 //! and encoded once. From there on the sessions run independently to their end.
 
+mod backoff;
 mod channel;
+mod contents;
 mod endpoint;
 mod fanout;
 mod inventory;
 mod limit;
 mod output;
 mod probe;
+mod record;
 mod rendezvous;
 mod report;
 mod session;
@@ -23,10 +26,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use backoff::Failures;
 pub use endpoint::{Endpoint, Reach};
 pub use fanout::push_root;
 pub use limit::Limiter;
 pub use probe::{Probe, ProbeError, ProbeRequest, probe};
+pub use record::RecordJob;
 pub use rendezvous::GuardSettings;
 pub use report::{HostReport, HostState, RootReport};
 pub use source::check_require;
@@ -41,6 +46,8 @@ pub struct HostJob {
     pub endpoint: Arc<Endpoint>,
     /// What to run to get a receiver for this root there.
     pub receiver: Vec<String>,
+    /// Why the host is not to be tried this time; its report says so.
+    pub held: Option<String>,
 }
 
 /// A root and what to do with it.
@@ -65,6 +72,8 @@ pub struct RootJob {
     pub dry_run: bool,
     /// Keep the lines of the changes.
     pub itemize: bool,
+    /// What is kept from one push to the next; `None`: nothing.
+    pub record: Option<RecordJob>,
     /// What the guard allows.
     pub guard: GuardSettings,
     /// The primaryship.

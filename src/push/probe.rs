@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::channel::{Channel, ChannelError};
 use super::endpoint::Endpoint;
+use super::limit::Limits;
 use super::session::explain;
 use crate::model::{Fidelity, Term};
 use crate::wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RootState, ToPrimary, ToReceiver};
@@ -78,7 +79,7 @@ pub async fn probe(endpoint: &Endpoint, receiver: &[String], request: &ProbeRequ
     let started = timeout(patience, endpoint.start(receiver)).await;
     let no_answer = |_| ProbeError::Connect(format!("no connection after {} s; given up", patience.as_secs()));
     let link = started.map_err(no_answer)?.map_err(ProbeError::Connect)?;
-    let mut channel = Channel::open(link, request.timeout, None, Box::new(|_, _| {}));
+    let mut channel = Channel::open(link, request.timeout, Limits::default(), Box::new(|_, _| {}));
     let answer = talk(&mut channel, request).await;
     let unheard = channel.shared.received_bytes.load(Ordering::Relaxed) == 0;
     let (exit, said) = channel.close().await;
@@ -115,12 +116,15 @@ async fn talk(channel: &mut Channel, request: &ProbeRequest) -> Result<Probe, Ch
     }
     let foreign_entries = match &welcome.state {
         Some(_) => None,
-        None => match timeout(request.timeout, channel.receive()).await {
-            Ok(Ok(ToPrimary::Inventory(inventory))) => Some(inventory.entries),
-            Ok(Ok(_)) => return Err(ChannelError::Unexpected("something else than an inventory")),
-            Ok(Err(error)) => return Err(error),
-            Err(_) => None,
-        },
+        None => {
+            channel.send(&ToReceiver::List).await?;
+            match timeout(request.timeout, channel.receive()).await {
+                Ok(Ok(ToPrimary::Inventory(inventory))) => Some(inventory.entries),
+                Ok(Ok(_)) => return Err(ChannelError::Unexpected("something else than an inventory")),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => None,
+            }
+        }
     };
     Ok(Probe {
         software: welcome.software,

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::signatures::{SharedSignatures, SignatureQuery};
 use super::source::Source;
-use crate::model::RelPath;
+use crate::model::{Listing, RelPath};
 use crate::payload::{EncodeJob, Item, Log, LogReader, NoSignatures, Outcome, Signatures, encode};
-use crate::plan::Plan;
 use crate::plan::guard::{self, DeleteLimit, GuardOptions, GuardRefusal, GuardedHost, Ownership};
+use crate::plan::{Basis, Plan};
 
 /// zstd's level for content that travels: the fastest of the regular ones. Higher ones cost a
 /// primary more time than they save a link.
@@ -37,6 +37,8 @@ pub struct GuardSettings {
 /// A host's plan, brought to the meeting.
 pub(super) struct Brought {
     pub(super) plan: Arc<Plan>,
+    /// What the plan refers to.
+    pub(super) listing: Arc<Listing>,
     /// Whose the destination is.
     pub(super) ownership: Ownership,
     /// Where the host's signatures can be asked for.
@@ -76,11 +78,13 @@ enum Stage {
     Connecting,
     Welcomed,
     Here,
+    Gone,
 }
 
 /// Some content and who reads it.
 struct Bundle {
     items: Arc<Vec<Item>>,
+    listing: Arc<Listing>,
     log: Arc<Log>,
 }
 
@@ -96,6 +100,8 @@ pub(super) struct Agenda {
     /// Plans are wanted, content is not.
     pub(super) dry_run: bool,
     pub(super) source: Arc<Source>,
+    /// The source is another one than before.
+    pub(super) exchanged: bool,
     pub(super) started: Instant,
 }
 
@@ -115,10 +121,11 @@ pub(super) async fn meet(agenda: Agenda, mut events: mpsc::UnboundedReceiver<Eve
         bundles: Vec::new(),
         sealed: None,
         encoders: Vec::new(),
+        closed: false,
         agenda,
     };
     let mut latest = None;
-    while room.stages.iter().any(|stage| *stage != Stage::Here) {
+    while room.stages.iter().any(|stage| *stage != Stage::Gone) {
         let deadline = latest.filter(|_| room.sealed.is_none()).map(|latest: Instant| {
             latest + patience(latest - room.agenda.started, room.stages.contains(&Stage::Welcomed))
         });
@@ -135,7 +142,7 @@ pub(super) async fn meet(agenda: Agenda, mut events: mpsc::UnboundedReceiver<Eve
         match event {
             None => break,
             Some(Event::Welcomed(host)) => room.stages[host] = Stage::Welcomed,
-            Some(Event::Gone(host)) => room.stages[host] = Stage::Here,
+            Some(Event::Gone(host)) => room.stages[host] = Stage::Gone,
             Some(Event::Planned(host, brought)) => {
                 latest = Some(Instant::now());
                 room.stages[host] = Stage::Here;
@@ -145,8 +152,13 @@ pub(super) async fn meet(agenda: Agenda, mut events: mpsc::UnboundedReceiver<Eve
                 }
             }
         }
+        if room.stages.iter().all(|stage| matches!(stage, Stage::Here | Stage::Gone)) {
+            room.seal();
+            room.close();
+        }
     }
     room.seal();
+    room.close();
     room.finish().await
 }
 
@@ -158,6 +170,8 @@ struct Room {
     /// Whether the guard has spoken, and how.
     sealed: Option<Option<GuardRefusal>>,
     encoders: Vec<(Arc<Log>, tokio::task::JoinHandle<()>)>,
+    /// Every host has brought a plan or is gone. One that comes again gets content of its own.
+    closed: bool,
 }
 
 impl Room {
@@ -177,8 +191,12 @@ impl Room {
             ownership: if self.agenda.settings.adopt { Ownership::Own } else { brought.ownership.clone() },
         });
         let settings = &self.agenda.settings;
-        let options =
-            GuardOptions { root: &self.agenda.label, max_delete: settings.max_delete, confirmed: &settings.confirmed };
+        let options = GuardOptions {
+            root: &self.agenda.label,
+            max_delete: settings.max_delete,
+            confirmed: &settings.confirmed,
+            exchanged: self.agenda.exchanged,
+        };
         guard::check(&guarded.collect::<Vec<_>>(), &options)
     }
 
@@ -212,22 +230,23 @@ impl Room {
         if self.bundles.is_empty() {
             return;
         }
-        let mut left: HashSet<Item> = need.items.iter().copied().collect();
+        let mut left: HashSet<Key> = need.items.iter().map(|item| key(item, &need.listing)).collect();
         for bundle in self.bundles.iter().filter(|bundle| !bundle.items.is_empty()) {
-            if bundle.items.iter().all(|item| left.contains(item)) {
+            if bundle.items.iter().all(|item| left.contains(&key(item, &bundle.listing))) {
                 bundle.items.iter().for_each(|item| {
-                    left.remove(item);
+                    left.remove(&key(item, &bundle.listing));
                 });
                 need.places.iter().for_each(|place| readers[*place].push(bundle.log.reader()));
             }
         }
-        need.items.retain(|item| left.contains(item));
+        let listing = Arc::clone(&need.listing);
+        need.items.retain(|item| left.contains(&key(item, &listing)));
     }
 
     /// Bundles what is needed by the same hosts, and starts encoding it.
     fn make_bundles(&mut self, waiting: &[(usize, Brought)], needs: Vec<Need>, readers: &mut [Vec<LogReader>]) {
-        for Need { items, places } in by_hosts(needs) {
-            let bundle = Bundle { items: Arc::new(items), log: Log::new() };
+        for Need { items, listing, places } in by_hosts(needs) {
+            let bundle = Bundle { items: Arc::new(items), listing, log: Log::new() };
             for place in &places {
                 readers[*place].push(bundle.log.reader());
             }
@@ -241,18 +260,27 @@ impl Room {
         let source = &self.agenda.source;
         let job = EncodeJob {
             root: Arc::clone(&source.root),
-            listing: Arc::clone(&source.listing),
+            listing: Arc::clone(&bundle.listing),
             items: Arc::clone(&bundle.items),
-            signatures: Box::new(SharedSignatures::new(candidates, Arc::clone(&source.listing))) as Box<dyn Signatures>,
+            signatures: Box::new(SharedSignatures::new(candidates, Arc::clone(&bundle.listing))) as Box<dyn Signatures>,
+            readings: source.contents.readings(),
             level: remote.then_some(LEVEL),
         };
         self.encoders.push((Arc::clone(&bundle.log), spawn_encoder(job, &bundle.log)));
-        self.bundles.push(bundle);
+        if self.closed {
+            bundle.log.close();
+        } else {
+            self.bundles.push(bundle);
+        }
     }
 
     /// Everybody has come or gone: nothing needs to be kept for late ones any more.
+    fn close(&mut self) {
+        self.closed = true;
+        self.bundles.drain(..).for_each(|bundle| bundle.log.close());
+    }
+
     async fn finish(self) -> Meeting {
-        self.bundles.iter().for_each(|bundle| bundle.log.close());
         let mut outcomes = Vec::new();
         for (log, encoder) in self.encoders {
             // A panic in there is one for us too: it is reported by the runtime, and the log ends short,
@@ -277,7 +305,16 @@ impl Drop for Ender {
 struct Need {
     /// In the order of the listing.
     items: Vec<Item>,
+    /// What they refer to.
+    listing: Arc<Listing>,
     places: Vec<usize>,
+}
+
+/// What an item is in any listing.
+type Key = (RelPath, Option<Basis>);
+
+fn key(item: &Item, listing: &Listing) -> Key {
+    (item.entry.path(listing), item.basis)
 }
 
 /// What each host needs; hosts that need the same, by far the most frequent case, share one.
@@ -285,10 +322,11 @@ fn needs(waiting: &[(usize, Brought)]) -> Vec<Need> {
     let mut needs: Vec<Need> = Vec::new();
     for (place, (_, brought)) in waiting.iter().enumerate() {
         let files = brought.plan.files.iter();
-        let items: Vec<Item> = files.map(|file| Item { entry: file.step.entry, basis: file.basis }).collect();
-        match needs.iter_mut().find(|need| need.items == items) {
+        let items: Vec<Item> = files.map(|file| Item { entry: file.step.entry, basis: file.basis() }).collect();
+        let same = |need: &&mut Need| Arc::ptr_eq(&need.listing, &brought.listing) && need.items == items;
+        match needs.iter_mut().find(same) {
             Some(need) => need.places.push(place),
-            None => needs.push(Need { items, places: vec![place] }),
+            None => needs.push(Need { items, listing: Arc::clone(&brought.listing), places: vec![place] }),
         }
     }
     needs
@@ -296,23 +334,27 @@ fn needs(waiting: &[(usize, Brought)]) -> Vec<Need> {
 
 /// Cuts needs that overlap so that each item is in one of them only.
 fn by_hosts(needs: Vec<Need>) -> Vec<Need> {
-    let mut needs: Vec<Need> = needs.into_iter().filter(|need| !need.items.is_empty()).collect();
+    let needs: Vec<Need> = needs.into_iter().filter(|need| !need.items.is_empty()).collect();
     if needs.len() < 2 {
         return needs;
     }
-    let mut places_of: HashMap<Item, Vec<usize>> = HashMap::new();
-    for need in needs.drain(..) {
-        need.items.into_iter().for_each(|item| places_of.entry(item).or_default().extend(&need.places));
+    let mut places_of: HashMap<Key, Vec<usize>> = HashMap::new();
+    for need in &needs {
+        for item in &need.items {
+            places_of.entry(key(item, &need.listing)).or_default().extend(&need.places);
+        }
     }
-    let mut groups: BTreeMap<Vec<usize>, Vec<Item>> = BTreeMap::new();
-    for (item, places) in places_of {
-        groups.entry(places).or_default().push(item);
+    let mut groups: BTreeMap<Vec<usize>, Need> = BTreeMap::new();
+    for need in needs {
+        for item in &need.items {
+            // Whoever comes first with an item takes it along for all.
+            let Some(places) = places_of.remove(&key(item, &need.listing)) else { continue };
+            let group = groups.entry(places.clone());
+            let listing = Arc::clone(&need.listing);
+            group.or_insert_with(|| Need { items: Vec::new(), listing, places }).items.push(*item);
+        }
     }
-    let sorted = groups.into_iter().map(|(places, mut items)| {
-        items.sort_by_key(|item| item.entry);
-        Need { items, places }
-    });
-    sorted.collect()
+    groups.into_values().collect()
 }
 
 fn spawn_encoder(job: EncodeJob, log: &Arc<Log>) -> tokio::task::JoinHandle<()> {
@@ -324,15 +366,16 @@ fn spawn_encoder(job: EncodeJob, log: &Arc<Log>) -> tokio::task::JoinHandle<()> 
 }
 
 /// A log of these files for one host alone, in full.
-pub(super) fn private_log(source: &Source, items: Vec<Item>, remote: bool) -> LogReader {
+pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Vec<Item>, remote: bool) -> LogReader {
     let log = Log::new();
     let reader = log.reader();
     log.close();
     let job = EncodeJob {
         root: Arc::clone(&source.root),
-        listing: Arc::clone(&source.listing),
+        listing: Arc::clone(listing),
         items: Arc::new(items),
         signatures: Box::new(NoSignatures),
+        readings: None,
         level: remote.then_some(LEVEL),
     };
     drop(spawn_encoder(job, &log));
@@ -340,7 +383,8 @@ pub(super) fn private_log(source: &Source, items: Vec<Item>, remote: bool) -> Lo
 }
 
 /// The items of `plan` whose paths are in `paths`, without a basis.
-pub(super) fn items_of(plan: &Plan, source: &Source, paths: &HashSet<RelPath>) -> Vec<Item> {
-    let files = plan.files.iter().filter(|file| paths.contains(&file.step.entry.path(&source.listing)));
-    files.map(|file| Item { entry: file.step.entry, basis: None }).collect()
+pub(super) fn items_of(plan: &Plan, listing: &Listing, paths: &HashSet<RelPath>) -> Vec<Item> {
+    let steps = plan.reuses.iter().map(|reuse| &reuse.step).chain(plan.files.iter().map(|file| &file.step));
+    let entries = steps.map(|step| step.entry).filter(|entry| paths.contains(&entry.path(listing)));
+    entries.map(|entry| Item { entry, basis: None }).collect()
 }

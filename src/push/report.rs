@@ -44,6 +44,8 @@ pub struct HostReport {
     pub state: HostState,
     /// Why it failed, one line.
     pub error: Option<String>,
+    /// Whether there was somebody there; `None` if it was not tried, or not to its end.
+    pub reached: Option<bool>,
     /// Whether it failed because a newer primary exists.
     pub fenced: bool,
     /// From the start of the push to the end of this host's part, in seconds.
@@ -64,6 +66,8 @@ pub struct HostReport {
     pub problems: Vec<Problem>,
     /// Problems that found no place in the list.
     pub more_problems: u64,
+    /// Entries that were not as the last push had left them.
+    pub drifted: u64,
     /// What an operator should know.
     pub notes: Vec<String>,
     /// The changes in rsync's letters, where they were asked for.
@@ -77,6 +81,7 @@ impl HostReport {
             name: name.to_owned(),
             state: HostState::Failed,
             error: None,
+            reached: None,
             fenced: false,
             seconds: 0.0,
             totals: Totals::default(),
@@ -87,6 +92,7 @@ impl HostReport {
             matched_bytes: 0,
             problems: Vec::new(),
             more_problems: 0,
+            drifted: 0,
             notes: Vec::new(),
             changes: Vec::new(),
         }

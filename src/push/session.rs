@@ -1,5 +1,6 @@
 //! One host's part of a push, from the first word to the last.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,23 +9,33 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::channel::{Channel, ChannelError};
+use super::contents::{Contents, History};
+use super::limit::Limits;
+use super::record::{Approach, Ended, Record};
 use super::rendezvous::{Brought, Event, Verdict};
 use super::report::{HostReport, HostState};
 use super::source::Source;
 use super::{HostJob, RootJob, inventory, transfer};
-use crate::model::RelPath;
+use crate::index::IndexError;
+use crate::model::{Digest, DirListing, Kind, Listing, Node, Position, Problem, ProblemKind, RelPath};
 use crate::observe::Phase;
 use crate::payload::LogError;
 use crate::plan::guard::{GuardRefusal, Ownership};
-use crate::plan::{Plan, PlanOptions, Totals, itemize, plan};
+use crate::plan::{Destination, Plan, PlanOptions, Totals, drifted, itemize, plan};
 use crate::transport::Exit;
 use crate::wire::{
     Hello, Inventory, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
 };
 
+/// Entries that had drifted that are named one by one.
+const NAMED_DRIFT: usize = 10;
+
 /// Why a host's part ended early.
 #[derive(Debug, Error)]
 pub(super) enum SessionError {
+    /// It was not to be tried.
+    #[error("{0}")]
+    Held(String),
     /// No link.
     #[error("{0}")]
     Connect(String),
@@ -43,6 +54,12 @@ pub(super) enum SessionError {
     /// The push was told to stop.
     #[error("interrupted")]
     Stopped,
+    /// The host does not have what its history says.
+    #[error("what it has is not what it should have")]
+    Drifted,
+    /// The index fails.
+    #[error(transparent)]
+    Index(#[from] IndexError),
 }
 
 /// The source, once scanned; `Some(None)` if it was refused.
@@ -61,20 +78,30 @@ pub(super) struct Context {
     /// One plan is made at a time: it takes milliseconds, and its memory serves the next one.
     pub(super) planning: Semaphore,
     /// The plans made so far, each once.
-    pub(super) plans: Mutex<Vec<Arc<Plan>>>,
+    pub(super) plans: Mutex<Vec<Planned>>,
+    /// What is kept from push to push.
+    pub(super) record: Option<Arc<Record>>,
+}
+
+/// A plan and what it refers to.
+#[derive(Clone)]
+pub(super) struct Planned {
+    plan: Arc<Plan>,
+    listing: Arc<Listing>,
 }
 
 impl Context {
     /// Hosts in the same state have the same plan: for a large tree and many hosts, keeping one of
     /// them is what keeps memory small.
-    fn share(&self, plan: Plan) -> Arc<Plan> {
+    fn share(&self, plan: Plan, listing: &Arc<Listing>) -> Planned {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(same) = plans.iter().find(|known| ***known == plan) {
-            return Arc::clone(same);
+        let same = |known: &&Planned| Arc::ptr_eq(&known.listing, listing) && *known.plan == plan;
+        if let Some(same) = plans.iter().find(same) {
+            return same.clone();
         }
-        let plan = Arc::new(plan);
-        plans.push(Arc::clone(&plan));
-        plan
+        let planned = Planned { plan: Arc::new(plan), listing: Arc::clone(listing) };
+        plans.push(planned.clone());
+        planned
     }
 }
 
@@ -82,8 +109,14 @@ impl Context {
 pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) -> HostReport {
     let name = task.endpoint.name.clone();
     let monitor = Arc::clone(&context.job.monitor);
-    let mut session = Session { context: &context, host, task: &task, report: HostReport::new(&name) };
-    let outcome = session.run().await;
+    let mut session = Session { context: &context, host, task: &task, compare: false, report: HostReport::new(&name) };
+    let mut outcome = session.run().await;
+    if matches!(outcome, Err(SessionError::Drifted)) {
+        // What is there is not what history says: it is looked at.
+        session.compare = true;
+        session.report = HostReport { drifted: session.report.drifted, ..HostReport::new(&name) };
+        outcome = session.run().await;
+    }
     // The meeting must not wait for a host that is done with; for one that was there it means nothing.
     let _ = context.events.send(Event::Gone(host));
     let mut report = session.report;
@@ -128,12 +161,23 @@ struct Session<'a> {
     context: &'a Context,
     host: usize,
     task: &'a HostJob,
+    /// Everything is to be compared.
+    compare: bool,
     report: HostReport,
+}
+
+/// What a session has agreed on with its host.
+struct Agreed {
+    welcome: Welcome,
+    approach: Approach,
 }
 
 impl Session<'_> {
     async fn run(&mut self) -> Result<HostState, SessionError> {
         let job = &self.context.job;
+        if let Some(why) = &self.task.held {
+            return Err(SessionError::Held(why.clone()));
+        }
         job.monitor.phase(&self.report.name, Phase::Connecting);
         // The semaphore is never closed; its error would only mean no limit.
         let place = self.context.comparing.acquire().await.ok();
@@ -141,10 +185,17 @@ impl Session<'_> {
         let link = unless_stopped(&stop, async {
             self.task.endpoint.start(&self.task.receiver).await.map_err(SessionError::Connect)
         });
-        let link = link.await?;
+        let link = link.await;
+        self.report.reached = match &link {
+            Ok(_) => Some(true),
+            Err(SessionError::Stopped) => None,
+            Err(_) => Some(false),
+        };
+        let link = link?;
         let (monitor, name) = (Arc::clone(&job.monitor), self.report.name.clone());
         let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
-        let mut channel = Channel::open(link, job.timeout, job.limiter.clone(), on_progress);
+        let limits = Limits::new(self.task.endpoint.limiter.as_ref(), job.limiter.as_ref());
+        let mut channel = Channel::open(link, job.timeout, limits, on_progress);
         let shared = Arc::clone(&channel.shared);
         // However it ends, the link is ended in order, so that the receiver can clean up.
         let outcome = unless_stopped(&stop, self.talk(&mut channel, place)).await;
@@ -152,8 +203,12 @@ impl Session<'_> {
         self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
         self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);
         if let Err(SessionError::Channel(error)) = &outcome {
-            self.report.error =
-                explain(error, exit, said, &self.task.receiver, shared.messages.load(Ordering::Relaxed) == 0);
+            let unheard = shared.messages.load(Ordering::Relaxed) == 0;
+            if unheard && matches!(error, ChannelError::Silent(_)) {
+                // The link leads nowhere.
+                self.report.reached = Some(false);
+            }
+            self.report.error = explain(error, exit, said, &self.task.receiver, unheard);
         }
         outcome
     }
@@ -164,41 +219,60 @@ impl Session<'_> {
         comparing: Option<SemaphorePermit<'_>>,
     ) -> Result<HostState, SessionError> {
         let job = Arc::clone(&self.context.job);
-        let (welcome, inventory) = self.greet(channel).await?;
-        self.report.notes.extend(welcome.notes.iter().cloned());
-        let Some(source) = self.source().await else { return Err(SessionError::NoSource) };
-        let plan = self.plan(channel, &source, &welcome, &inventory).await?;
+        let agreed = self.greet(channel).await?;
+        self.report.notes.extend(agreed.welcome.notes.iter().cloned());
+        let (source, agreed, planned) = self.plan(channel, agreed).await?;
         drop(comparing);
+        let Planned { plan, listing } = &planned;
         self.report.totals = plan.totals;
         self.report.problems.extend(plan.problems.iter().cloned());
         if job.itemize {
-            self.report.changes = itemize(&plan, &source.listing);
+            self.report.changes = itemize(plan, listing);
         }
         job.monitor.planned(&self.report.name, plan.files.len() as u64, plan.totals.content_bytes);
         job.monitor.phase(&self.report.name, Phase::Waiting);
         let (queries, signatures) = mpsc::unbounded_channel();
-        let ownership = ownership(&job, welcome.state.as_ref());
+        let ownership = ownership(&job, agreed.welcome.state.as_ref());
         let is_recorded = ownership == Ownership::Own;
-        let content = match self.meet(Arc::clone(&plan), ownership, queries).await? {
+        let content = match self.meet(&planned, ownership, queries).await? {
             Verdict::Go(content) => content,
             Verdict::Refused(refusal) => return Err(SessionError::Guard(refusal)),
         };
-        let record = job.fleet.is_some();
-        if plan.is_empty() && (!record || is_recorded || job.dry_run) {
-            return Ok(HostState::Unchanged);
-        }
         if job.dry_run {
-            return Ok(HostState::Planned);
+            return Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Planned });
         }
-        let _sending = self.context.sending.acquire().await.ok();
-        job.monitor.phase(&self.report.name, Phase::Sending);
-        let work =
-            transfer::Work { job: &job, source: &source, plan: &plan, remote: self.task.endpoint.is_remote(), record };
-        transfer::run(channel, work, content, signatures, &mut self.report).await?;
+        let position = source.contents.position();
+        let recorded = agreed.welcome.state.as_ref().is_some_and(|state| {
+            is_recorded && state.position == position && state.term == job.term && state.primary == job.primary
+        });
+        let record = job.fleet.is_some();
+        if !plan.is_empty() || (record && !recorded) {
+            let _sending = self.context.sending.acquire().await.ok();
+            job.monitor.phase(&self.report.name, Phase::Sending);
+            let remote = self.task.endpoint.is_remote();
+            let work = transfer::Work { job: &job, source: &source, listing, plan, remote, record, position };
+            transfer::run(channel, work, content, signatures, &mut self.report).await?;
+        }
+        self.note(&agreed, position).await?;
         Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Done })
     }
 
-    async fn greet(&mut self, channel: &mut Channel) -> Result<(Welcome, Inventory), SessionError> {
+    /// Remembers how far the host is, unless it has to be looked at first.
+    async fn note(&mut self, agreed: &Agreed, position: Position) -> Result<(), SessionError> {
+        let Some(record) = self.context.record.clone() else { return Ok(()) };
+        let surprise = |problem: &Problem| matches!(problem.kind, ProblemKind::Conflict | ProblemKind::Vanished);
+        let from_history = matches!(agreed.approach, Approach::History(_));
+        if from_history && self.report.problems.iter().any(surprise) {
+            return Err(SessionError::Drifted);
+        }
+        let incomplete = !self.report.problems.is_empty() || self.report.more_problems > 0;
+        let ended = Ended { position, reconciled: !from_history, fidelity: agreed.welcome.fidelity, incomplete };
+        let name = self.report.name.clone();
+        let noted = tokio::task::spawn_blocking(move || record.note_host(&name, ended)).await;
+        Ok(noted.map_err(|error| SessionError::Connect(error.to_string()))??)
+    }
+
+    async fn greet(&mut self, channel: &mut Channel) -> Result<Agreed, SessionError> {
         let job = &self.context.job;
         let hello = Hello {
             protocol_min: PROTOCOL_MIN,
@@ -224,10 +298,19 @@ impl Session<'_> {
         }
         self.tell(Event::Welcomed(self.host));
         job.monitor.phase(&self.report.name, Phase::Comparing);
-        let ToPrimary::Inventory(inventory) = channel.receive().await? else {
-            return Err(ChannelError::Unexpected("something else than an inventory").into());
+        let approach = match &self.context.record {
+            Some(record) => record.approach(job, &self.report.name, &welcome),
+            None => Approach::Reconcile(None),
         };
-        Ok((welcome, inventory))
+        let approach = match approach {
+            Approach::History(position) if self.compare => Approach::Reconcile(Some(position)),
+            approach => approach,
+        };
+        if let Approach::Reconcile(_) = approach {
+            // It lists its root while the source is scanned.
+            channel.send(&ToReceiver::List).await?;
+        }
+        Ok(Agreed { welcome, approach })
     }
 
     async fn source(&self) -> Option<Arc<Source>> {
@@ -237,47 +320,133 @@ impl Session<'_> {
         scanned.as_ref()?.clone()
     }
 
+    /// Makes the plan, from history or by comparing.
     async fn plan(
         &mut self,
         channel: &mut Channel,
+        mut agreed: Agreed,
+    ) -> Result<(Arc<Source>, Agreed, Planned), SessionError> {
+        let delete = self.context.job.delete;
+        let fidelity = agreed.welcome.fidelity;
+        if let Approach::History(from) = agreed.approach {
+            let Some(source) = self.source().await else { return Err(SessionError::NoSource) };
+            let planning = Arc::clone(&source);
+            let planned = self
+                .aside(move || {
+                    let Contents::Indexed(indexed) = &planning.contents else { return Ok(None) };
+                    let Some(history) = indexed.history(from, fidelity, delete, &planning.root)? else {
+                        return Ok(None);
+                    };
+                    let (mut plan, listing) = (Arc::clone(&history.plan), Arc::clone(&history.listing));
+                    if !plan.removals.is_empty() {
+                        planning.confirm_removals(Arc::make_mut(&mut plan));
+                    }
+                    Ok(Some(Planned { plan, listing }))
+                })
+                .await?;
+            if let Some(planned) = planned {
+                return Ok((source, agreed, planned));
+            }
+            agreed.approach = Approach::Reconcile(Some(from));
+            channel.send(&ToReceiver::List).await?;
+        }
+        let ToPrimary::Inventory(inventory) = channel.receive().await? else {
+            return Err(ChannelError::Unexpected("something else than an inventory").into());
+        };
+        let Some(source) = self.source().await else { return Err(SessionError::NoSource) };
+        let planned = self.compare(channel, &source, &agreed, &inventory).await?;
+        Ok((source, agreed, planned))
+    }
+
+    /// Does blocking work on another thread.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<T, SessionError> {
+        let turn = self.context.planning.acquire().await.ok();
+        let done = tokio::task::spawn_blocking(work).await;
+        drop(turn);
+        let done = done.map_err(|error| SessionError::Connect(format!("the plan could not be made: {error}")))?;
+        Ok(done?)
+    }
+
+    /// Makes the plan by comparing what the host has.
+    async fn compare(
+        &mut self,
+        channel: &mut Channel,
         source: &Arc<Source>,
-        welcome: &Welcome,
+        agreed: &Agreed,
         inventory: &Inventory,
-    ) -> Result<Arc<Plan>, SessionError> {
-        let digests = source.digests(welcome.fidelity);
+    ) -> Result<Planned, SessionError> {
         self.report.problems.extend(inventory.unreadable.iter().cloned());
-        if inventory.digest == digests.whole && inventory.unreadable.is_empty() {
+        let (delete, fidelity) = (self.context.job.delete, agreed.welcome.fidelity);
+        let Approach::Reconcile(at) = agreed.approach else { return Err(SessionError::NoSource) };
+        let preparing = Arc::clone(source);
+        let (table, past, hidden) = self
+            .aside(move || {
+                let table = preparing.tables.of(&preparing.contents, fidelity)?;
+                let Contents::Indexed(indexed) = &preparing.contents else { return Ok((table, None, Vec::new())) };
+                let past = at.map(|at| indexed.history(at, fidelity, delete, &preparing.root)).transpose()?.flatten();
+                let hidden = indexed.lock().hidden_changes(at.map(|at| at.sequence))?;
+                Ok((table, past, hidden))
+            })
+            .await?;
+        if inventory.digest == table.whole && inventory.unreadable.is_empty() && hidden.is_empty() {
             let totals = Totals { host_entries: inventory.entries, ..Totals::default() };
-            return Ok(Arc::new(Plan { totals, ..Plan::default() }));
+            let plan = Plan { totals, ..Plan::default() };
+            return Ok(Planned { plan: Arc::new(plan), listing: Arc::default() });
         }
         let filter = self.context.job.filter.clone();
         let excluded =
             move |path: &RelPath, dir: bool| filter.as_ref().is_some_and(|filter| filter.excludes(path, dir));
-        let destination = inventory::fetch(channel, source, &digests, inventory, &excluded).await?;
-        let (delete, fidelity) = (self.context.job.delete, welcome.fidelity);
-        let source = Arc::clone(source);
-        let turn = self.context.planning.acquire().await.ok();
-        let planned = tokio::task::spawn_blocking(move || {
-            let options = PlanOptions { delete, fidelity, excluded: &excluded };
-            let mut plan = plan(&source.listing, &digests.directories, &destination, &options);
-            source.confirm_removals(&mut plan);
-            plan
-        });
-        let plan =
-            planned.await.map_err(|error| SessionError::Connect(format!("the plan could not be made: {error}")))?;
-        let plan = self.context.share(plan);
-        drop(turn);
-        Ok(plan)
+        let names = source.contents.names();
+        let mut destination = inventory::fetch(channel, names, &table, &hidden, inventory, &excluded).await?;
+        let planning = Arc::clone(source);
+        let (plan, listing) = self
+            .aside(move || {
+                let known = planning.contents.listing(&table, &destination, &hidden)?;
+                let options = PlanOptions { delete, fidelity, excluded: &excluded };
+                let listing = mark_hidden(known.listing, &mut destination, &hidden);
+                let mut plan = plan(&listing, &known.digests, &destination, &options);
+                planning.confirm_removals(&mut plan);
+                Ok((plan, listing))
+            })
+            .await?;
+        if let (Some(_), Some(past)) = (at, past) {
+            self.note_drift(&plan, &listing, &past);
+        }
+        Ok(self.context.share(plan, &listing))
+    }
+
+    /// Names what was not as the last push had left it.
+    fn note_drift(&mut self, plan: &Plan, listing: &Listing, past: &History) {
+        let mut changed: HashSet<RelPath> = HashSet::new();
+        for dir in &past.listing.dirs {
+            changed.extend(dir.nodes.iter().filter_map(|node| dir.path.join(&node.name).ok()));
+        }
+        changed.extend(past.plan.removals.iter().map(|removal| removal.path.clone()));
+        let drifted = drifted(plan, listing, &|path| changed.contains(path));
+        if drifted.is_empty() {
+            return;
+        }
+        self.report.drifted += drifted.len() as u64;
+        let named: Vec<String> = drifted.iter().take(NAMED_DRIFT).map(ToString::to_string).collect();
+        let more = drifted.len().saturating_sub(NAMED_DRIFT);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let note =
+            format!("{} entries were not as the last push had left them: {}{more}", drifted.len(), named.join(", "));
+        self.report.notes.push(note);
     }
 
     async fn meet(
         &self,
-        plan: Arc<Plan>,
+        planned: &Planned,
         ownership: Ownership,
         signatures: mpsc::UnboundedSender<super::signatures::SignatureQuery>,
     ) -> Result<Verdict, SessionError> {
         let (verdict, decided) = oneshot::channel();
-        self.tell(Event::Planned(self.host, Brought { plan, ownership, signatures, verdict }));
+        let Planned { plan, listing } = planned.clone();
+        self.tell(Event::Planned(self.host, Brought { plan, listing, ownership, signatures, verdict }));
         // Without an answer nothing was allowed: the guard has not spoken.
         decided.await.map_err(|_| SessionError::Stopped)
     }
@@ -286,6 +455,26 @@ impl Session<'_> {
         // The meeting outlives every session that it has not heard the end of.
         let _ = self.context.events.send(event);
     }
+}
+
+/// Lets the comparison see that the content of `hidden` differs where size and time do not show it.
+fn mark_hidden(listing: Arc<Listing>, destination: &mut Destination, hidden: &[RelPath]) -> Arc<Listing> {
+    if hidden.is_empty() {
+        return listing;
+    }
+    let mut listing = Listing::clone(&listing);
+    let mark = |dir: Option<&mut DirListing>, name: &[u8], mark: u8| {
+        let node = dir.and_then(|dir| dir.nodes.iter_mut().find(|node| *node.name == *name));
+        if let Some(Node { kind: Kind::File { digest, .. }, .. }) = node {
+            *digest = Some(Box::new(Digest([mark; 32])));
+        }
+    };
+    for path in hidden {
+        let Some((parent, name)) = path.split() else { continue };
+        mark(listing.dirs.iter_mut().find(|dir| dir.path == parent), name, 1);
+        mark(destination.listed.get_mut(&parent), name, 0);
+    }
+    Arc::new(listing)
 }
 
 /// Whose a destination is by its record. A push without a fleet writes wherever it is told to.

@@ -1,39 +1,47 @@
 //! The source: the guards that need no host, and the scan.
 
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::RootJob;
-use crate::model::{Digest, Fidelity, Listing, Problem, ProblemKind, RelPath};
+use super::contents::{Contents, Indexed, Tables};
+use super::record::{Record, RecordJob};
+use crate::index::IndexError;
+use crate::model::{DirListing, Kind, Listing, Node, Problem, ProblemKind, RelPath, Seen};
 use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
-use crate::tree::{Filter, Parents, Root, RootError, ScanOptions, SystemOwners, scan};
+use crate::tree::{
+    Dir, Filter, Parents, Root, RootError, ScanOptions, ScanReport, SeenDirectory, SystemOwners, look_again, scan,
+    survey,
+};
+
+/// How much is read at a time of a file that is looked at again.
+const LOOK_BYTES: usize = 256 << 10;
 
 /// A source that was scanned and may be pushed.
 pub(super) struct Source {
     pub(super) root: Arc<Root>,
-    pub(super) listing: Arc<Listing>,
+    pub(super) contents: Contents,
+    pub(super) tables: Tables,
     pub(super) problems: Vec<Problem>,
-    digests: Mutex<HashMap<(bool, bool), Arc<Digests>>>,
+    pub(super) counts: Counts,
 }
 
-/// Digests of the source as receivers of one fidelity see it.
-pub(super) struct Digests {
-    pub(super) directories: Vec<Digest>,
-    pub(super) whole: Digest,
+/// A source in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+    /// Entries of kinds that are not synced.
+    pub(super) specials: u64,
 }
 
-impl Source {
-    /// The digests for `fidelity`, computed once for all hosts that have it.
-    pub(super) fn digests(&self, fidelity: Fidelity) -> Arc<Digests> {
-        let mut known = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        let digests = known.entry((fidelity.owner, fidelity.setuid)).or_insert_with(|| {
-            let (directories, whole) = self.listing.digests(fidelity);
-            Arc::new(Digests { directories, whole })
-        });
-        Arc::clone(digests)
+impl Counts {
+    fn add(&mut self, node: &Node) {
+        self.entries += 1;
+        self.bytes += node.kind.size_bytes();
+        self.specials += u64::from(matches!(node.kind, Kind::Special(_)));
     }
 }
 
@@ -129,13 +137,20 @@ fn nearest(path: &Path) -> Option<Root> {
     above.map(Root::open).find_map(Result::ok)
 }
 
+/// Why a scan has no source to give.
+#[derive(Debug)]
+pub(super) enum ScanError {
+    /// A guard refuses.
+    Refused(GuardRefusal),
+    /// The index failed: the scan is to be done without it.
+    Index(IndexError),
+}
+
 /// Scans the source.
 ///
 /// # Errors
-/// A guard refuses: the source is empty, or a part of it cannot be read.
-pub(super) fn scan_source(job: &RootJob, root: Arc<Root>) -> Result<Source, GuardRefusal> {
-    let label = job.label();
-    let mut listing = Listing::default();
+/// A guard refuses: the source is empty, or a part of it cannot be read. Or the index fails.
+pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record>) -> Result<Source, ScanError> {
     let monitor = Arc::clone(&job.monitor);
     let report_progress = |entries| monitor.scanned(entries);
     let options = ScanOptions {
@@ -143,26 +158,95 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>) -> Result<Source, Guar
         checksum: job.checksum,
         on_progress: Some(&report_progress),
     };
-    let mut collect = |dir| {
+    let keep = job.record.as_ref().zip(record);
+    let (contents, counts, report) = match keep {
+        Some((keep, record)) => survey_source(job, &root, &options, record, keep)?,
+        None => list_source(job, &root, &options).map_err(ScanError::Refused)?,
+    };
+    let vanished = report.unreadable.into_iter();
+    Ok(Source {
+        root,
+        contents,
+        tables: Tables::default(),
+        problems: report.problems.into_iter().chain(vanished).collect(),
+        counts,
+    })
+}
+
+/// Lists the source into memory.
+fn list_source(
+    job: &RootJob,
+    root: &Root,
+    options: &ScanOptions,
+) -> Result<(Contents, Counts, ScanReport), GuardRefusal> {
+    let mut listing = Listing::default();
+    let mut counts = Counts::default();
+    let mut collect = |dir: DirListing| {
+        dir.nodes.iter().for_each(|node| counts.add(node));
         listing.dirs.push(dir);
         Ok(())
     };
-    let report = scan(&root, &options, &SystemOwners::new(), &mut collect).map_err(|error| {
-        let message = format!("root {label}: {} cannot be scanned: {error}; nothing was changed", job.path.display());
-        refuse(Guard::UnreadableSource, message)
-    })?;
+    let report = scan(root, options, &SystemOwners::new(), &mut collect).map_err(|error| unscannable(job, &error))?;
+    counts.bytes = listing.content_bytes();
+    check_scan(job, &report, counts)?;
+    listing.names = report.names.clone();
+    Ok((Contents::Listed(Arc::new(listing)), counts, report))
+}
+
+/// Compares the source with its index, and numbers what changed.
+fn survey_source(
+    job: &RootJob,
+    root: &Root,
+    options: &ScanOptions,
+    record: &Record,
+    keep: &RecordJob,
+) -> Result<(Contents, Counts, ScanReport), ScanError> {
+    let mut index = record.index.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut merge = index.merge(keep.now).map_err(ScanError::Index)?;
+    let mut counts = Counts::default();
+    let mut buffer = vec![0; LOOK_BYTES];
+    let mut failed = None;
+    let mut visit = |dir: SeenDirectory, handle: &Dir| {
+        dir.entries.iter().for_each(|seen| counts.add(&seen.node));
+        let mut look = |seen: &Seen| look_again(handle, seen, &mut buffer);
+        merge.directory(&dir.path, &dir.itself, &dir.entries, &mut look).map_err(|error| {
+            let message = error.to_string();
+            failed = Some(error);
+            std::io::Error::other(message)
+        })
+    };
+    let scanned = survey(root, options, &SystemOwners::new(), &mut visit);
+    if let Some(error) = failed {
+        return Err(ScanError::Index(error));
+    }
+    let report = scanned.map_err(|error| ScanError::Refused(unscannable(job, &error)))?;
+    check_scan(job, &report, counts).map_err(ScanError::Refused)?;
+    let summary = merge.finish(keep.stamp).map_err(ScanError::Index)?;
+    drop(index);
+    let indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), summary.position);
+    Ok((Contents::Indexed(indexed), counts, report))
+}
+
+fn unscannable(job: &RootJob, error: &std::io::Error) -> GuardRefusal {
+    let (label, path) = (job.label(), job.path.display());
+    let message = format!("root {label}: {path} cannot be scanned: {error}; nothing was changed");
+    refuse(Guard::UnreadableSource, message)
+}
+
+/// The guards that need a whole scan.
+fn check_scan(job: &RootJob, report: &ScanReport, counts: Counts) -> Result<(), GuardRefusal> {
+    let label = job.label();
     // A directory that went away in the middle is how a live tree is: it is gone at the next scan.
-    let (vanished, unreadable): (Vec<_>, Vec<_>) =
-        report.unreadable.into_iter().partition(|problem| problem.kind == ProblemKind::Vanished);
-    if let Some(first) = unreadable.first() {
+    let mut unreadable = report.unreadable.iter().filter(|problem| problem.kind != ProblemKind::Vanished);
+    if let Some(first) = unreadable.next() {
         let message = format!(
             "root {label}: {} part(s) of the source cannot be read, first {first}; nothing was changed. Mend the \
              permissions or exclude the path",
-            unreadable.len(),
+            unreadable.count() + 1,
         );
         return Err(refuse(Guard::UnreadableSource, message));
     }
-    if listing.entry_count() == 0 {
+    if counts.entries == 0 {
         let message = format!(
             "root {label}: the source {} is empty; an empty source is never pushed, nothing was changed. Is the volume \
              mounted? (one file in it is enough)",
@@ -170,18 +254,13 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>) -> Result<Source, Guar
         );
         return Err(refuse(Guard::EmptySource, message));
     }
-    listing.names = report.names;
-    Ok(Source {
-        root,
-        listing: Arc::new(listing),
-        problems: report.problems.into_iter().chain(vanished).collect(),
-        digests: Mutex::default(),
-    })
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Expected;
     use crate::plan::{Removal, Totals};
 
     #[test]
@@ -190,9 +269,17 @@ mod tests {
         std::fs::create_dir(directory.path().join("d")).unwrap();
         std::fs::write(directory.path().join("d/kept"), "x").unwrap();
         let root = Arc::new(Root::open(directory.path()).unwrap());
-        let source = Source { root, listing: Arc::default(), problems: Vec::new(), digests: Mutex::default() };
-        let removal =
-            |(name, directory): (&str, bool)| Removal { path: RelPath::new(name.as_bytes()).unwrap(), directory };
+        let source = Source {
+            root,
+            contents: Contents::Listed(Arc::default()),
+            tables: Tables::default(),
+            problems: Vec::new(),
+            counts: Counts::default(),
+        };
+        let removal = |(name, directory): (&str, bool)| Removal {
+            path: RelPath::new(name.as_bytes()).unwrap(),
+            was: if directory { Expected::Directory } else { Expected::Special },
+        };
         let planned = [("d/kept", false), ("d/gone", false), ("d", true), ("d/kept/below", false), ("e/f", false)];
         let totals = Totals { deleted: 5, overwritten: 6, ..Totals::default() };
         let mut plan = Plan { removals: planned.map(removal).to_vec(), totals, ..Plan::default() };

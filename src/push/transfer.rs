@@ -1,6 +1,7 @@
 //! Carries out one host's plan: says what is coming, sends content, then everything else.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::mpsc as blocking;
 
 use tokio::sync::mpsc;
@@ -12,10 +13,10 @@ use super::report::HostReport;
 use super::session::SessionError;
 use super::signatures::SignatureQuery;
 use super::source::Source;
-use crate::model::{Kind, Meta, Problem, ProblemKind, RelPath, Sequence};
+use crate::model::{Expected, Kind, Listing, Meta, Position, Problem, ProblemKind, RelPath};
 use crate::observe::Phase;
 use crate::payload::{Block, LogReader};
-use crate::plan::{EntryRef, Plan};
+use crate::plan::{EntryRef, MoveStep, Plan};
 use crate::wire::{Begin, Change, SignatureRequest, ToPrimary, ToReceiver};
 
 /// Changes in one message, at most.
@@ -32,11 +33,14 @@ const RESENDS: usize = 2;
 pub(super) struct Work<'a> {
     pub(super) job: &'a RootJob,
     pub(super) source: &'a Source,
+    pub(super) listing: &'a Arc<Listing>,
     pub(super) plan: &'a Plan,
     /// The host is reached over a network.
     pub(super) remote: bool,
     /// The fleet's record is to be written there.
     pub(super) record: bool,
+    /// What the host has when all is done.
+    pub(super) position: Position,
 }
 
 /// Does it.
@@ -47,26 +51,27 @@ pub(super) async fn run(
     signatures: mpsc::UnboundedReceiver<SignatureQuery>,
     report: &mut HostReport,
 ) -> Result<(), SessionError> {
-    let Work { job, source, plan, .. } = &work;
+    let Work { job, listing, plan, .. } = &work;
     let begin = Begin {
-        names: source.listing.names.clone(),
+        names: work.source.contents.names().clone(),
         need_bytes: plan.totals.need_bytes,
         need_inodes: plan.totals.created,
         deletions: plan.totals.deleted,
     };
     channel.send(&ToReceiver::Begin(begin)).await?;
-    send_changes(channel, changes_before(plan, source)).await?;
-    if !plan.files.is_empty() {
+    send_changes(channel, changes_before(plan, listing)).await?;
+    if !plan.files.is_empty() || !plan.reuses.is_empty() {
         let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
         feed.send_content(content, report).await?;
         resend(channel, &work, report).await?;
     }
-    send_changes(channel, changes_after(plan, source)).await?;
+    send_changes(channel, changes_after(plan, listing)).await?;
     job.monitor.phase(&report.name, Phase::Committing);
-    channel.send(&ToReceiver::Finish { sequence: Sequence(0), record: work.record }).await?;
+    channel.send(&ToReceiver::Finish { position: work.position, record: work.record }).await?;
     let ToPrimary::Committed(committed) = channel.receive().await? else {
         return Err(ChannelError::Unexpected("something else than the end of a commit").into());
     };
+    report.drifted += committed.drifted;
     report.problems.extend(committed.problems);
     report.more_problems += committed.more_problems;
     report.notes.extend(committed.notes);
@@ -77,7 +82,7 @@ pub(super) async fn run(
 async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport) -> Result<(), SessionError> {
     for round in 0.. {
         channel.send(&ToReceiver::EndOfContent).await?;
-        let paths = receive_resend(channel, work.plan.files.len()).await?;
+        let paths = receive_resend(channel, work.plan.files.len() + work.plan.reuses.len()).await?;
         if paths.is_empty() {
             return Ok(());
         }
@@ -88,8 +93,8 @@ async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport)
             return Ok(());
         }
         let paths: HashSet<RelPath> = paths.into_iter().collect();
-        let items = items_of(work.plan, work.source, &paths);
-        let content = vec![private_log(work.source, items, work.remote)];
+        let items = items_of(work.plan, work.listing, &paths);
+        let content = vec![private_log(work.source, work.listing, items, work.remote)];
         let (_, signatures) = mpsc::unbounded_channel();
         let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
         feed.send_content(content, report).await?;
@@ -216,43 +221,61 @@ impl Feed<'_> {
 }
 
 /// What must be done before content comes.
-fn changes_before<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
-    let path = |entry: EntryRef| entry.path(&source.listing);
-    let replaced = plan.replaced_directories.iter().map(move |entry| Change::ReplaceDirectory { path: path(*entry) });
-    let made = plan.directories.iter().map(move |step| Change::MakeDirectory { path: path(step.entry) });
-    replaced.chain(made)
+fn changes_before<'a>(plan: &'a Plan, listing: &'a Listing) -> impl Iterator<Item = Change> + Send + 'a {
+    let path = |entry: EntryRef| entry.path(listing);
+    let moved = plan.moves.iter().map(|step| match step {
+        MoveStep::Make { path } => Change::MakeDirectory { path: path.clone(), was: Expected::Nothing },
+        MoveStep::Rename { from, to } => Change::Move { from: from.clone(), to: to.clone(), exchange: false },
+        MoveStep::Exchange { from, to } => Change::Move { from: from.clone(), to: to.clone(), exchange: true },
+    });
+    let replaced = plan
+        .replaced_directories
+        .iter()
+        .map(move |replaced| Change::ReplaceDirectory { path: path(replaced.entry), entries: replaced.entries });
+    let made = plan.directories.iter().map(move |step| Change::MakeDirectory { path: path(step.entry), was: step.was });
+    let reused = plan.reuses.iter().map(move |reuse| Change::Reuse {
+        path: path(reuse.step.entry),
+        was: reuse.step.was,
+        from: reuse.from.clone(),
+        size_bytes: reuse.content.size_bytes,
+        mtime: reuse.content.mtime,
+        meta: reuse.step.entry.of(listing).1.meta.clone(),
+    });
+    let replacing = plan.files.iter().map(|file| &file.step).filter(|step| step.was != Expected::Nothing);
+    let expected = replacing.map(move |step| Change::Expect { path: path(step.entry), was: step.was });
+    moved.chain(replaced).chain(made).chain(reused).chain(expected)
 }
 
 /// What must be done when all content is there.
-fn changes_after<'a>(plan: &'a Plan, source: &'a Source) -> impl Iterator<Item = Change> + Send + 'a {
-    let listing = &source.listing;
-    let links =
-        plan.links.iter().map(|link| Change::Link { path: link.step.entry.path(listing), to: link.to.path(listing) });
+fn changes_after<'a>(plan: &'a Plan, listing: &'a Listing) -> impl Iterator<Item = Change> + Send + 'a {
+    let links = plan.links.iter().map(|link| Change::Link {
+        path: link.step.entry.path(listing),
+        to: link.to.path(listing),
+        was: link.step.was,
+    });
     let symlinks = plan.symlinks.iter().map(|step| {
         let (_, node) = step.entry.of(listing);
         let target = match &node.kind {
             Kind::Symlink { target } => target.clone(),
             _ => Box::default(),
         };
-        Change::Symlink { path: step.entry.path(listing), target, meta: node.meta.clone() }
+        Change::Symlink { path: step.entry.path(listing), target, meta: node.meta.clone(), was: step.was }
     });
     let attributes = plan.attributes.iter().map(|step| {
         let (_, node) = step.entry.of(listing);
-        let symlink = matches!(node.kind, Kind::Symlink { .. });
-        Change::SetMeta { path: step.entry.path(listing), meta: node.meta.clone(), symlink }
+        Change::SetMeta { path: step.entry.path(listing), meta: node.meta.clone(), was: step.was }
     });
-    let removals =
-        plan.removals.iter().map(|removal| Change::Remove { path: removal.path.clone(), directory: removal.directory });
+    let removals = plan.removals.iter().map(|removal| Change::Remove { path: removal.path.clone(), was: removal.was });
     let directories = plan.directory_attributes.iter().map(|step| {
         let path = &listing.dirs[step.dir as usize].path;
-        Change::SetDirectoryMeta { path: path.clone(), meta: directory_meta(source, step.dir) }
+        Change::SetDirectoryMeta { path: path.clone(), meta: directory_meta(listing, step.dir) }
     });
     links.chain(symlinks).chain(attributes).chain(removals).chain(directories)
 }
 
 /// The attributes of a directory as its parent's listing has them.
-fn directory_meta(source: &Source, dir: u32) -> Meta {
-    source.listing.dirs[dir as usize].meta.clone()
+fn directory_meta(listing: &Listing, dir: u32) -> Meta {
+    listing.dirs[dir as usize].meta.clone()
 }
 
 async fn send_changes(channel: &Channel, changes: impl Iterator<Item = Change> + Send) -> Result<(), ChannelError> {
@@ -273,11 +296,14 @@ async fn send_changes(channel: &Channel, changes: impl Iterator<Item = Change> +
 fn change_bytes(change: &Change) -> usize {
     let meta = |meta: &Meta| 32 + meta.attributes.iter().map(|one| one.name.len() + one.value.len()).sum::<usize>();
     match change {
-        Change::MakeDirectory { path } | Change::ReplaceDirectory { path } | Change::Remove { path, .. } => {
-            path.as_bytes().len()
-        }
-        Change::Link { path, to } => path.as_bytes().len() + to.as_bytes().len(),
-        Change::Symlink { path, target, meta: own } => path.as_bytes().len() + target.len() + meta(own),
+        Change::MakeDirectory { path, .. }
+        | Change::ReplaceDirectory { path, .. }
+        | Change::Expect { path, .. }
+        | Change::Remove { path, .. } => path.as_bytes().len() + 24,
+        Change::Move { from, to, .. } => from.as_bytes().len() + to.as_bytes().len(),
+        Change::Link { path, to, .. } => path.as_bytes().len() + to.as_bytes().len() + 24,
+        Change::Reuse { path, from, meta: own, .. } => path.as_bytes().len() + from.as_bytes().len() + 48 + meta(own),
+        Change::Symlink { path, target, meta: own, .. } => path.as_bytes().len() + target.len() + meta(own),
         Change::SetMeta { path, meta: own, .. } | Change::SetDirectoryMeta { path, meta: own } => {
             path.as_bytes().len() + meta(own)
         }

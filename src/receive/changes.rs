@@ -1,32 +1,69 @@
 //! Changes without content.
 
+use super::expect::Was;
+use super::state;
 use super::writer::{WriteError, Writer};
-use crate::model::{Kind, Meta, Problem, ProblemKind, RelPath};
-use crate::tree::StagedKind;
+use crate::model::{Expected, Kind, Meta, Problem, ProblemKind, RelPath};
+use crate::tree::{Attributes, Expectation, LocalMeta, Placed, StagedKind, problem_kind};
 use crate::wire::Change;
 
 impl Writer<'_> {
     /// Carries out one change. What the operating system refuses is a problem of its path.
     pub(super) fn change(&mut self, change: Change) -> Result<(), WriteError> {
         match change {
-            Change::MakeDirectory { path } => self.make_directory(path),
-            Change::ReplaceDirectory { path } => {
-                self.may_delete(&path)?;
-                self.replaceable.insert(path);
+            Change::Move { .. } if self.moves_over => {
+                return Err(WriteError::Protocol("the move of a directory after other changes"));
+            }
+            Change::Move { .. } | Change::MakeDirectory { .. } => {}
+            _ => self.moves_over = true,
+        }
+        match change {
+            // They change nothing yet, and what is to be staged before anything is placed goes on waiting.
+            Change::Reuse { .. } | Change::Expect { .. } | Change::ReplaceDirectory { .. } => {}
+            _ => self.commit_batch()?,
+        }
+        match change {
+            Change::Move { from, to, exchange } => self.move_directory(&from, to, exchange),
+            Change::Expect { path, was } => self.expectations.insert(&path, was),
+            Change::Reuse { path, was, from, size_bytes, mtime, meta } => {
+                self.reuse(path, was, &from, (size_bytes, mtime), meta)
+            }
+            Change::MakeDirectory { path, was } => self.make_directory(path, was),
+            Change::ReplaceDirectory { path, entries } => {
+                self.count_deletions(entries)?;
+                self.replaceable.insert(path, entries);
                 Ok(())
             }
-            Change::Link { path, to } => self.link(path, &to),
-            Change::Symlink { path, target, meta } => self.symlink(path, target, &meta),
-            Change::SetMeta { path, meta, symlink } => {
-                let kind = if symlink { Kind::Symlink { target: Box::default() } } else { Kind::file(0) };
-                self.set_meta(path, &kind, &meta)
+            Change::Link { path, to, was } => self.link(path, &to, was),
+            Change::Symlink { path, target, meta, was } => self.symlink(path, target, &meta, was),
+            Change::SetMeta { path, meta, was } => self.set_leaf_meta(path, &meta, was),
+            Change::Remove { path, was } => self.remove(path, was),
+            // Set last of all, when `.rfleet` is gone from it.
+            Change::SetDirectoryMeta { path, meta } if path.is_root() => {
+                self.root_meta = Some(meta);
+                Ok(())
             }
-            Change::Remove { path, directory } => self.remove(path, directory),
-            Change::SetDirectoryMeta { path, meta } => self.set_meta(path, &Kind::Directory, &meta),
+            Change::SetDirectoryMeta { path, meta } => self.set_meta(path, &Kind::Directory, &meta, &|_| true),
         }
     }
 
-    fn make_directory(&mut self, path: RelPath) -> Result<(), WriteError> {
+    /// A directory that cannot be moved as asked for is not where the plan takes it to be.
+    fn move_directory(&mut self, from: &RelPath, to: RelPath, exchange: bool) -> Result<(), WriteError> {
+        if from.is_root() || to.is_root() || *from == to || from.is_below(&to) || to.is_below(from) {
+            return Err(WriteError::Protocol("the move of a directory into itself"));
+        }
+        if let Some(state) = self.state_before_moves.take() {
+            // From here on the root is at no known position until all changes are done.
+            self.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
+        }
+        let Err(error) = self.applier.move_directory(from, &to, exchange, &self.staging) else { return Ok(()) };
+        match problem_kind(&error) {
+            ProblemKind::Vanished => self.fail_as(to, ProblemKind::Conflict, error),
+            kind => self.fail_as(to, kind, error),
+        }
+    }
+
+    fn make_directory(&mut self, path: RelPath, was: Expected) -> Result<(), WriteError> {
         match self.applier.make_directory(&path) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -34,14 +71,13 @@ impl Writer<'_> {
         }
         // Something else stands there: a directory made aside takes its place in one step.
         let meta = self.local(&Kind::Directory, &Meta { mode: 0o700, ..Meta::default() });
-        let plain = crate::tree::LocalMeta { uid: None, gid: None, ..meta };
-        match self.staging.directory(&plain) {
-            Ok(staged) => self.place(path, staged),
+        match self.staging.directory(&LocalMeta { uid: None, gid: None, ..meta }) {
+            Ok(staged) => self.place(path, staged, Was::Known(was)).map(drop),
             Err(error) => self.fail(path, error),
         }
     }
 
-    fn link(&mut self, path: RelPath, to: &RelPath) -> Result<(), WriteError> {
+    fn link(&mut self, path: RelPath, to: &RelPath, was: Expected) -> Result<(), WriteError> {
         if self.failed.contains(to) {
             let detail = "the file that it is a hard link of could not be brought over";
             self.problem(Problem::new(path, ProblemKind::Failed, detail));
@@ -50,54 +86,87 @@ impl Writer<'_> {
         let parent = self.applier.parents().parent(to);
         let staged = parent.and_then(|(dir, name)| self.staging.hard_link(&dir, name));
         match staged {
-            Ok(staged) => self.place(path, staged),
+            Ok(staged) => self.place(path, staged, Was::Known(was)).map(drop),
             Err(error) => self.fail(path, error),
         }
     }
 
-    fn symlink(&mut self, path: RelPath, target: Box<[u8]>, meta: &Meta) -> Result<(), WriteError> {
+    fn symlink(&mut self, path: RelPath, target: Box<[u8]>, meta: &Meta, was: Expected) -> Result<(), WriteError> {
         let local = self.local(&Kind::Symlink { target: Box::default() }, meta);
         match self.staging.symlink(&target, &local) {
             Ok(staged) => {
                 debug_assert_eq!(staged.kind(), StagedKind::Symlink);
                 self.note_owner(meta, staged.owner_denied);
-                self.place(path, staged)
+                self.place(path, staged, Was::Known(was)).map(drop)
             }
             Err(error) => self.fail(path, error),
         }
     }
 
-    pub(super) fn set_meta(&mut self, path: RelPath, kind: &Kind, meta: &Meta) -> Result<(), WriteError> {
+    /// The attributes of a file or a symbolic link that is as expected, or has them already.
+    fn set_leaf_meta(&mut self, path: RelPath, meta: &Meta, was: Expected) -> Result<(), WriteError> {
+        let (kind, done) = match was {
+            Expected::File { size_bytes, .. } => {
+                (Kind::file(size_bytes), Expected::File { size_bytes, mtime: meta.mtime })
+            }
+            Expected::Symlink { .. } => {
+                (Kind::Symlink { target: Box::default() }, Expected::Symlink { mtime: meta.mtime })
+            }
+            _ => return Err(WriteError::Protocol("attributes of neither a file nor a symbolic link")),
+        };
+        self.set_meta(path, &kind, meta, &|found| found == was || found == done)
+    }
+
+    pub(super) fn set_meta(
+        &mut self,
+        path: RelPath,
+        kind: &Kind,
+        meta: &Meta,
+        expected: Expectation<'_>,
+    ) -> Result<(), WriteError> {
         if self.failed.contains(&path) {
             return Ok(());
         }
         let local = self.local(kind, meta);
-        match self.applier.set_meta(&path, kind, &local) {
-            Ok(denied) => {
-                self.note_owner(meta, denied);
+        match self.applier.set_meta(&path, kind, &local, expected) {
+            Ok(Attributes::Unexpected) => {
+                self.outcome.drifted += 1;
+                self.problem(Problem::new(path, ProblemKind::Conflict, "its content is not what it should be"));
+                Ok(())
+            }
+            Ok(set) => {
+                self.note_owner(meta, set == Attributes::OwnerDenied);
                 Ok(())
             }
             Err(error) => self.fail(path, error),
         }
     }
 
-    fn remove(&mut self, path: RelPath, directory: bool) -> Result<(), WriteError> {
-        if path.is_root() {
-            return Err(WriteError::Protocol("the removal of a root"));
+    fn remove(&mut self, path: RelPath, was: Expected) -> Result<(), WriteError> {
+        if path.is_root() || was == Expected::Nothing {
+            return Err(WriteError::Protocol("the removal of a root, or of nothing"));
         }
-        self.may_delete(&path)?;
-        let left = self.deletions_left.checked_sub(1);
-        self.deletions_left = left.ok_or(WriteError::Protocol("more deletions than were announced"))?;
-        let removed = if directory { self.applier.remove_directory(&path) } else { self.applier.remove_file(&path) };
+        self.count_deletions(1)?;
+        let removed = if was == Expected::Directory {
+            self.applier.remove_directory(&path).map(|()| Placed::AsExpected)
+        } else {
+            self.applier.remove_file(&path, &|found| found == was, &mut self.attic)
+        };
         match removed {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => self.fail(path, error),
-            Ok(()) => Ok(()),
+            Ok(placed) => self.note_placed(&path, placed),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return self.fail(path, error),
         }
+        Ok(())
     }
 
-    /// The primary was told in the beginning that nothing is deleted here.
-    fn may_delete(&self, _path: &RelPath) -> Result<(), WriteError> {
-        if self.policy.allow_delete { Ok(()) } else { Err(WriteError::Protocol("a deletion where none are allowed")) }
+    /// The primary was told in the beginning if nothing is deleted here, and has told how much is.
+    fn count_deletions(&mut self, count: u64) -> Result<(), WriteError> {
+        if !self.policy.allow_delete {
+            return Err(WriteError::Protocol("a deletion where none are allowed"));
+        }
+        let left = self.deletions_left.checked_sub(count);
+        self.deletions_left = left.ok_or(WriteError::Protocol("more deletions than were announced"))?;
+        Ok(())
     }
 }

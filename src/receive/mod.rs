@@ -9,22 +9,30 @@
 //! | `policy`    | which roots there are, and what may be done to them |
 //! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
 //! | `session`   | which message may come when, and what answers it |
+//! | `refusal`   | how a session ends early |
 //! | `inventory` | what the root holds |
 //! | `signature` | signatures of files, for deltas |
 //! | `writer`    | content: staged, checked, placed |
 //! | `rebuild`   | a file that comes in pieces |
 //! | `digester`  | its digest, on a thread of its own |
+//! | `reuse`     | content that is there under another name |
 //! | `changes`   | changes without content |
+//! | `expect`    | what the primary takes to be there |
+//! | `drift`     | what was there instead |
 //! | `owners`    | which local numbers the primary's owners become |
 //! | `state`     | the record that a fleet leaves in a root |
 
 mod changes;
 mod digester;
+mod drift;
+mod expect;
 mod inventory;
 mod link;
 mod owners;
 mod policy;
 mod rebuild;
+mod refusal;
+mod reuse;
 mod session;
 mod signature;
 mod state;

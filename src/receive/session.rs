@@ -1,8 +1,8 @@
 //! One session: which message may come when, and what answers it.
 //!
 //! ```text
-//! Hello ─► Welcome, Inventory ─► (GetDirectories, GetEntries)* ─► end of input
-//!                                    └─► Begin ─► (Changes | block | GetSignatures | EndOfContent)* ─► Finish ─► Committed
+//! Hello ─► Welcome ─► [List ─► Inventory ─► (GetDirectories, GetEntries)*] ─► end of input
+//!                 └─► Begin ─► (Changes | block | GetSignatures | EndOfContent)* ─► Finish ─► Committed
 //! ```
 
 use std::io;
@@ -15,14 +15,15 @@ use thiserror::Error;
 use super::inventory::Listed;
 use super::link::{PrimaryLink, standard_streams};
 use super::policy::{Durability, OwnerPolicy, Policy, Roots};
+use super::refusal::{End, WriteEnd, check_room, misplaced, refuse, stage_refusal, write_refusal};
 use super::signature::Signatures;
 use super::writer::{WriteError, Writer};
-use super::{owners, state};
-use crate::model::{Fidelity, Kind, Meta, OwnerMap, OwnerNames, Owners, Problem, RelPath, Sequence, Term};
-use crate::tree::{Root, RootError, StageError, Staging, SystemOwners, read_state};
+use super::{drift, owners, state};
+use crate::model::{Fidelity, Kind, OwnerMap, OwnerNames, Owners, Position, Problem, RelPath, Term, Timestamp};
+use crate::tree::{Root, RootError, Staging, SystemOwners, problem_kind, read_state};
 use crate::wire::{
-    Begin, BlockReader, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome, WireError,
-    choose_protocol, decode,
+    Begin, BlockReader, Committed, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
+    WireError, choose_protocol, decode,
 };
 
 /// How often the primary is told how far we are.
@@ -30,9 +31,6 @@ const PROGRESS: Duration = Duration::from_millis(100);
 
 /// Paths in one message: 500 of the longest fit into a frame.
 const RESEND_PATHS: usize = 500;
-
-/// Room that is left for others on the filesystem.
-const SPARE_BYTES: u64 = 1 << 20;
 
 /// Why a session ended without a commit.
 #[derive(Debug, Error)]
@@ -57,13 +55,14 @@ impl From<Refusal> for ReceiveError {
     }
 }
 
-/// Serves one primary on standard input and output.
+/// Serves one primary on standard input and output. `now` is the time of the session, by which what it
+/// keeps aside can be found.
 ///
 /// # Errors
 /// [`ReceiveError`]; the root then holds only whole files, old or new.
-pub fn serve(roots: &Roots, policy: &Policy) -> Result<(), ReceiveError> {
+pub fn serve(roots: &Roots, policy: &Policy, now: Timestamp) -> Result<(), ReceiveError> {
     let (input, output) = standard_streams().map_err(ReceiveError::Streams)?;
-    serve_on(input, output, roots, policy)
+    serve_on(input, output, roots, policy, now)
 }
 
 /// Tells whoever started this receiver why it does not serve.
@@ -75,8 +74,15 @@ pub fn refuse_to_start(message: &str) {
     }
 }
 
-fn serve_on(input: OwnedFd, output: OwnedFd, roots: &Roots, policy: &Policy) -> Result<(), ReceiveError> {
-    let mut session = Session { link: PrimaryLink::open(input, output), policy, owners: SystemOwners::new() };
+fn serve_on(
+    input: OwnedFd,
+    output: OwnedFd,
+    roots: &Roots,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<(), ReceiveError> {
+    let name = drift::session_name(now, std::process::id());
+    let mut session = Session { link: PrimaryLink::open(input, output), policy, owners: SystemOwners::new(), name };
     match session.run(roots) {
         Err(End::Refused(refusal)) => {
             // Told as far as someone is left to tell.
@@ -87,26 +93,6 @@ fn serve_on(input: OwnedFd, output: OwnedFd, roots: &Roots, policy: &Policy) -> 
         Err(End::Interrupted) => Err(ReceiveError::Interrupted),
         Ok(()) => Ok(()),
     }
-}
-
-enum End {
-    Refused(Refusal),
-    Wire(WireError),
-    Interrupted,
-}
-
-impl From<WireError> for End {
-    fn from(error: WireError) -> Self {
-        End::Wire(error)
-    }
-}
-
-fn refuse(kind: RefusalKind, message: impl Into<String>) -> End {
-    End::Refused(Refusal { kind, message: message.into() })
-}
-
-fn misplaced(what: &str) -> End {
-    refuse(RefusalKind::BadRequest, format!("the primary sent {what} where that has no place"))
 }
 
 /// A root as it was found.
@@ -120,6 +106,8 @@ struct Session<'a> {
     link: PrimaryLink,
     policy: &'a Policy,
     owners: SystemOwners,
+    /// In the attic.
+    name: String,
 }
 
 impl Session<'_> {
@@ -130,12 +118,7 @@ impl Session<'_> {
         let found = self.open_root(roots, &hello)?;
         let fidelity = self.fidelity();
         self.welcome(&hello, &found, fidelity)?;
-        let root = found.root.as_ref();
-        let listed = Listed::of(root, fidelity, hello.checksum, &self.owners, &self.link.output).map_err(|error| {
-            refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
-        })?;
-        self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
-        match self.compare(&found, &listed)? {
+        match self.compare(&found, &hello, fidelity)? {
             None => Ok(()),
             Some(_) if hello.read_only => Err(misplaced("a change in a comparison")),
             Some(begin) => self.write(&hello, found, fidelity, begin),
@@ -231,21 +214,32 @@ impl Session<'_> {
     }
 
     /// Answers questions until changes begin, or the primary has seen enough.
-    fn compare(&mut self, found: &Found, listed: &Listed) -> Result<Option<Begin>, End> {
+    fn compare(&mut self, found: &Found, hello: &Hello, fidelity: Fidelity) -> Result<Option<Begin>, End> {
+        let mut listed = None;
         while let Some(message) = self.message()? {
-            match message {
-                ToReceiver::GetDirectories { names } => {
+            match (message, &listed) {
+                (ToReceiver::List, None) => listed = Some(self.list(found, hello, fidelity)?),
+                (ToReceiver::GetDirectories { names }, Some(listed)) => {
                     let owners = self.map_owners(&names);
                     listed.send_directories(owners, &self.link.output)?;
                 }
-                ToReceiver::GetEntries { paths } => {
+                (ToReceiver::GetEntries { paths }, Some(listed)) => {
                     listed.send_entries(found.root.as_ref(), &paths, &self.link.output)?
                 }
-                ToReceiver::Begin(begin) => return Ok(Some(begin)),
+                (ToReceiver::Begin(begin), _) => return Ok(Some(begin)),
                 _ => return Err(misplaced("something else than a question")),
             }
         }
         Ok(None)
+    }
+
+    fn list(&self, found: &Found, hello: &Hello, fidelity: Fidelity) -> Result<Listed, End> {
+        let root = found.root.as_ref();
+        let listed = Listed::of(root, fidelity, hello.checksum, &self.owners, &self.link.output).map_err(|error| {
+            refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
+        })?;
+        self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
+        Ok(listed)
     }
 
     fn map_owners(&self, names: &OwnerNames) -> OwnerMap {
@@ -254,7 +248,7 @@ impl Session<'_> {
     }
 
     fn write(&mut self, hello: &Hello, found: Found, fidelity: Fidelity, begin: Begin) -> Result<(), End> {
-        let Found { path, root, state: recorded } = found;
+        let Found { path, root, .. } = found;
         if begin.deletions > 0 && !self.policy.allow_delete {
             let message = "deletions are not allowed here ([receive] allow_delete = false); nothing was changed";
             return Err(refuse(RefusalKind::Policy, message));
@@ -265,7 +259,9 @@ impl Session<'_> {
         };
         check_room(&root, &begin, &path)?;
         let staging = Staging::open(&root).map_err(|error| stage_refusal(&path, &error))?;
-        let kept = staging.read_state().is_ok_and(|state| state.is_some());
+        let bytes = staging.read_state().ok().flatten();
+        // Once more, under the lock.
+        let recorded = bytes.as_deref().and_then(state::decode);
         let is_own = |fleet: &str, state: &RootState| state.fleet == fleet && state.root == hello.root;
         if let (Some(fleet), Some(state)) = (&hello.fleet, &recorded)
             && !is_own(fleet, state)
@@ -275,36 +271,35 @@ impl Session<'_> {
             let message = format!("{} belongs to fleet {}", path.display(), state.fleet.escape_debug());
             return Err(refuse(RefusalKind::OtherFleet, message));
         }
-        if let Some(fleet) =
-            hello.fleet.as_ref().filter(|fleet| !recorded.as_ref().is_some_and(|state| is_own(fleet, state)))
-        {
+        let claim = match (&hello.fleet, &recorded) {
             // From here on the root is this fleet's, also if this push does not come to its end.
-            let claim = record(hello, fleet, Sequence(0));
-            staging
-                .write_state(&state::encode(&claim))
-                .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
+            (Some(fleet), state) => (!state.as_ref().is_some_and(|state| is_own(fleet, state)))
+                .then(|| record(hello, fleet, Position::default())),
+            // A push without configuration takes the root away from the position that its fleet knows.
+            (None, state) => unknown_position(state.as_ref()),
+        };
+        if let Some(claim) = &claim {
+            let written = staging.write_state(&state::encode(claim));
+            written.map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
         }
-        let mut writer = Writer::new(&root, staging, self.policy, fidelity, self.map_owners(&begin.names));
+        let owners = self.map_owners(&begin.names);
+        let mut writer = Writer::new(&root, staging, &self.name, self.policy, fidelity, owners)
+            .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
         writer.deletions_left = begin.deletions;
+        writer.state_before_moves = unknown_position(claim.as_ref().or(recorded.as_ref()));
         if !self.privileged() {
             let own = geteuid().as_raw();
             writer.foreign_users = owners::foreign_users(&begin.names, &self.policy.owner, &self.owners, own);
         }
-        let mut root_meta = None;
         let signatures = Signatures::new(&root, &self.link.output);
-        let finish = self.take_changes(&mut writer, signatures, &mut root_meta).map_err(|end| end.on(&path))?;
-        let keep_state = hello.fleet.is_some() || kept;
-        let outcome = self.finish(writer, hello, finish, root_meta, keep_state).map_err(|end| end.on(&path))?;
+        let finish = self.take_changes(&mut writer, signatures).map_err(|end| end.on(&path))?;
+        let keep_state = hello.fleet.is_some() || bytes.is_some();
+        let outcome = self.finish(writer, hello, finish, keep_state).map_err(|end| end.on(&path))?;
         Ok(self.link.send(&ToPrimary::Committed(outcome))?)
     }
 
     /// Takes changes and content until the primary says that it was all.
-    fn take_changes(
-        &mut self,
-        writer: &mut Writer,
-        mut signatures: Signatures,
-        root_meta: &mut Option<Meta>,
-    ) -> Result<(Sequence, bool), WriteEnd> {
+    fn take_changes(&mut self, writer: &mut Writer, mut signatures: Signatures) -> Result<(Position, bool), WriteEnd> {
         let mut told = Instant::now();
         loop {
             let frame = self.link.receive().map_err(End::Wire)?.ok_or(End::Interrupted)?;
@@ -326,22 +321,16 @@ impl Session<'_> {
                 }
                 _ if writer.is_inside_file() => return Err(misplaced("a message inside a file").into()),
                 ToReceiver::Changes(changes) => {
-                    writer.commit_batch()?;
                     for change in changes {
-                        match change {
-                            crate::wire::Change::SetDirectoryMeta { path, meta } if path.is_root() => {
-                                *root_meta = Some(meta);
-                            }
-                            change => writer.change(change)?,
-                        }
+                        writer.change(change)?;
                     }
                 }
                 ToReceiver::EndOfContent => {
                     self.send_resend(&writer.end_of_content()?).map_err(End::Wire)?;
                 }
-                ToReceiver::Finish { sequence, record } => {
+                ToReceiver::Finish { position, record } => {
                     writer.commit_batch()?;
-                    return Ok((sequence, record));
+                    return Ok((position, record));
                 }
                 _ => return Err(misplaced("a question in the middle of changes").into()),
             }
@@ -364,16 +353,16 @@ impl Session<'_> {
         &mut self,
         mut writer: Writer,
         hello: &Hello,
-        (sequence, wanted): (Sequence, bool),
-        root_meta: Option<Meta>,
+        (position, wanted): (Position, bool),
         keep_state: bool,
-    ) -> Result<crate::wire::Committed, WriteEnd> {
+    ) -> Result<Committed, WriteEnd> {
         writer.applier.restore_loosened();
         writer.make_durable()?;
         if let (Some(fleet), true) = (&hello.fleet, wanted) {
-            let state = record(hello, fleet, sequence);
+            let state = record(hello, fleet, position);
             writer.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
         }
+        writer.outcome.notes.extend(writer.drift.told(&writer.attic.place()));
         if writer.owners_denied > 0 {
             let own = geteuid().as_raw();
             let user = self.owners.user_name(own).unwrap_or_else(|| own.to_string());
@@ -382,20 +371,19 @@ impl Session<'_> {
                 writer.owners_denied
             ));
         }
-        let root_local = root_meta.map(|meta| writer.local(&Kind::Directory, &meta));
+        let root_local = writer.root_meta.as_ref().map(|meta| writer.local(&Kind::Directory, meta));
         let Writer { staging, mut applier, mut outcome, .. } = writer;
         staging.finish(keep_state).map_err(WriteError::Failed)?;
         if let Some(local) = root_local {
             // Last of all: taking `.rfleet` away has changed the time.
-            if let Err(error) = applier.set_meta(&RelPath::root(), &Kind::Directory, &local) {
-                let kind = crate::tree::problem_kind(&error);
-                outcome.problems.push(Problem::new(RelPath::root(), kind, error.to_string()));
+            if let Err(error) = applier.set_meta(&RelPath::root(), &Kind::Directory, &local, &|_| true) {
+                outcome.problems.push(Problem::new(RelPath::root(), problem_kind(&error), error.to_string()));
             }
             if self.policy.durability == Durability::Commit {
                 applier.sync().map_err(WriteError::Failed)?;
             }
         }
-        outcome.sequence = sequence;
+        outcome.position = position;
         Ok(outcome)
     }
 }
@@ -407,79 +395,18 @@ fn own_groups() -> Vec<u32> {
     groups
 }
 
-/// How taking changes can end early.
-enum WriteEnd {
-    Session(End),
-    Write(WriteError),
+/// `state` without what the root holds; `None` if that is not in it anyway.
+fn unknown_position(state: Option<&RootState>) -> Option<RootState> {
+    let known = state.filter(|state| state.position != Position::default())?;
+    Some(RootState { position: Position::default(), ..known.clone() })
 }
 
-impl From<End> for WriteEnd {
-    fn from(end: End) -> Self {
-        WriteEnd::Session(end)
-    }
-}
-
-impl From<WriteError> for WriteEnd {
-    fn from(error: WriteError) -> Self {
-        WriteEnd::Write(error)
-    }
-}
-
-impl WriteEnd {
-    fn on(self, path: &std::path::Path) -> End {
-        match self {
-            WriteEnd::Session(end) => end,
-            WriteEnd::Write(error) => write_refusal(path, &error),
-        }
-    }
-}
-
-fn record(hello: &Hello, fleet: &str, sequence: Sequence) -> RootState {
+fn record(hello: &Hello, fleet: &str, position: Position) -> RootState {
     RootState {
         fleet: fleet.to_owned(),
         root: hello.root.clone(),
         term: hello.term,
         primary: hello.primary.clone(),
-        sequence,
-    }
-}
-
-/// Refuses before anything is changed what would not fit.
-fn check_room(root: &Root, begin: &Begin, path: &std::path::Path) -> Result<(), End> {
-    let Ok(free) = root.free() else { return Ok(()) };
-    if begin.need_bytes > 0 && begin.need_bytes.saturating_add(SPARE_BYTES) > free.bytes {
-        let message = format!(
-            "{}: the disk is too full: {} bytes are needed and {} are free; nothing was changed",
-            path.display(),
-            begin.need_bytes,
-            free.bytes
-        );
-        return Err(refuse(RefusalKind::NoSpace, message));
-    }
-    if let Some(free_inodes) = free.inodes.filter(|free| begin.need_inodes > *free) {
-        let message = format!(
-            "{}: the filesystem has too few inodes: {} are needed and {} are free; nothing was changed",
-            path.display(),
-            begin.need_inodes,
-            free_inodes
-        );
-        return Err(refuse(RefusalKind::NoSpace, message));
-    }
-    Ok(())
-}
-
-fn stage_refusal(path: &std::path::Path, error: &StageError) -> End {
-    let kind = if matches!(error, StageError::Busy) { RefusalKind::Busy } else { RefusalKind::BadRoot };
-    refuse(kind, format!("{}: {error}", path.display()))
-}
-
-fn write_refusal(path: &std::path::Path, error: &WriteError) -> End {
-    match error {
-        WriteError::NoSpace(error) => refuse(
-            RefusalKind::NoSpace,
-            format!("{}: no room is left: {error}; what was under way was discarded", path.display()),
-        ),
-        WriteError::Failed(error) => refuse(RefusalKind::Failed, format!("{}: {error}", path.display())),
-        WriteError::Protocol(what) => misplaced(what),
+        position,
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Digest, Sequence, Term};
+use crate::model::{Digest, Position, Sequence, Stamp, Term};
 use crate::wire::RootState;
 
 /// Version of the format.
@@ -20,6 +20,8 @@ struct Record {
     term: u64,
     primary: String,
     sequence: u64,
+    /// In hexadecimal, since TOML's numbers are signed.
+    stamp: String,
 }
 
 /// The record as the bytes of the file.
@@ -30,7 +32,8 @@ pub(super) fn encode(state: &RootState) -> Vec<u8> {
         root: state.root.clone(),
         term: state.term.0,
         primary: state.primary.clone(),
-        sequence: state.sequence.0,
+        sequence: state.position.sequence.0,
+        stamp: format!("{:016x}", state.position.stamp.0),
     };
     // Strings and numbers always make TOML.
     let text = toml::to_string(&record).unwrap_or_default();
@@ -46,12 +49,14 @@ pub(super) fn decode(bytes: &[u8]) -> Option<RootState> {
         return None;
     }
     let record: Record = toml::from_str(text).ok()?;
+    let stamp = Stamp(u64::from_str_radix(&record.stamp, 16).ok()?);
+    let position = Position { sequence: Sequence(record.sequence), stamp };
     (record.version == VERSION).then_some(RootState {
         fleet: record.fleet,
         root: record.root,
         term: Term(record.term),
         primary: record.primary,
-        sequence: Sequence(record.sequence),
+        position,
     })
 }
 
@@ -66,7 +71,7 @@ mod tests {
             root: "uploads".into(),
             term: Term(3),
             primary: "web\"1\n".into(),
-            sequence: Sequence(u64::from(u32::MAX)),
+            position: Position { sequence: Sequence(u64::from(u32::MAX)), stamp: Stamp(u64::MAX) },
         };
         let bytes = encode(&state);
         assert_eq!(decode(&bytes), Some(state));

@@ -4,16 +4,19 @@
 //! else is to be done, the batch is committed: synced to the disk where that is asked for, then
 //! renamed to its place one by one. A path holds the old content or the new one, never a part.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
 
 use super::digester::Digester;
+use super::drift::Drift;
+use super::expect::{Expectations, Was};
 use super::policy::{Durability, Policy};
 use super::rebuild::Open;
+use super::reuse::Reused;
 use crate::delta::Op;
 use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
-use crate::tree::{Applier, LocalMeta, Root, Staged, Staging, problem_kind};
-use crate::wire::{BlockReader, Committed, Record};
+use crate::tree::{Applier, Attic, LocalMeta, Over, Placed, Root, Staged, Staging, problem_kind};
+use crate::wire::{BlockReader, Committed, Record, RootState};
 
 /// Bytes staged before they are committed. What is replaced is freed only then, so this is also
 /// how much more room than the final state needs is taken.
@@ -46,19 +49,30 @@ pub(super) struct Writer<'a> {
     pub(super) fidelity: Fidelity,
     pub(super) owners: OwnerMap,
     pub(super) staging: Staging,
-    /// Directories that something else may take the place of.
-    pub(super) replaceable: HashSet<RelPath>,
+    pub(super) attic: Attic,
+    /// What is taken to be where content comes.
+    pub(super) expectations: Expectations,
+    /// Directories that something else may take the place of, with the entries that go then.
+    pub(super) replaceable: HashMap<RelPath, u64>,
+    /// What the record becomes before the first directory is moved, if it must change.
+    pub(super) state_before_moves: Option<RootState>,
+    /// No directory may be moved any more.
+    pub(super) moves_over: bool,
+    /// The attributes of the root itself.
+    pub(super) root_meta: Option<Meta>,
     /// Paths that did not get their content.
     pub(super) failed: HashSet<RelPath>,
     /// Deletions that were announced and not done yet.
     pub(super) deletions_left: u64,
     pub(super) outcome: Committed,
+    pub(super) drift: Drift,
     /// Users of the primary whose entries cannot be given to them here.
     pub(super) foreign_users: BTreeSet<u32>,
     /// Entries whose owner could not be set.
     pub(super) owners_denied: u64,
     waiting: Vec<(Staged, RelPath)>,
     waiting_bytes: u64,
+    pub(super) reused: Vec<Reused>,
     pub(super) resend: Vec<RelPath>,
     pub(super) open: Option<Open>,
     pub(super) digester: Digester,
@@ -68,28 +82,46 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(root: &Root, staging: Staging, policy: &'a Policy, fidelity: Fidelity, owners: OwnerMap) -> Self {
-        Writer {
+    /// `session` names it in the attic.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn new(
+        root: &Root,
+        staging: Staging,
+        session: &str,
+        policy: &'a Policy,
+        fidelity: Fidelity,
+        owners: OwnerMap,
+    ) -> io::Result<Self> {
+        Ok(Writer {
+            attic: staging.attic(session)?,
             applier: Applier::new(root),
             policy,
             fidelity,
             owners,
             staging,
-            replaceable: HashSet::new(),
+            expectations: Expectations::default(),
+            replaceable: HashMap::new(),
+            state_before_moves: None,
+            moves_over: false,
+            root_meta: None,
             failed: HashSet::new(),
             deletions_left: 0,
             outcome: Committed::default(),
+            drift: Drift::default(),
             foreign_users: BTreeSet::new(),
             owners_denied: 0,
             waiting: Vec::new(),
             waiting_bytes: 0,
+            reused: Vec::new(),
             resend: Vec::new(),
             open: None,
             digester: Digester::default(),
             files_done: 0,
             bytes_done: 0,
             problem_bytes: 0,
-        }
+        })
     }
 
     /// What the primary's attributes become here.
@@ -109,6 +141,7 @@ impl<'a> Writer<'a> {
 
     /// Takes one block.
     pub(super) fn block(&mut self, mut block: BlockReader) -> Result<(), WriteError> {
+        self.moves_over = true;
         while let Some((record, content)) =
             block.next_record().map_err(|_| WriteError::Protocol("a content block that cannot be read"))?
         {
@@ -170,27 +203,39 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Puts a staged entry to its place at once.
-    pub(super) fn place(&mut self, path: RelPath, staged: Staged) -> Result<(), WriteError> {
-        let allow_directory = self.replaceable.contains(&path);
-        match self.applier.place(staged, &path, allow_directory) {
-            Ok(()) => {
+    /// Puts a staged entry to its place at once, where `was` is taken to be; whether that could be done.
+    pub(super) fn place(&mut self, path: RelPath, staged: Staged, was: Was) -> Result<bool, WriteError> {
+        let expected = |found| self.expectations.holds(was, found);
+        let over = Over { expected: &expected, directory: self.replaceable.get(&path).copied() };
+        match self.applier.place(staged, &path, over, &mut self.attic) {
+            Ok(placed) => {
+                self.note_placed(&path, placed);
                 self.failed.remove(&path);
-                Ok(())
+                Ok(true)
             }
-            Err(error) => self.fail(path, error),
+            Err(error) => self.fail(path, error).map(|()| false),
+        }
+    }
+
+    /// Notes if something else than expected was at `path`.
+    pub(super) fn note_placed(&mut self, path: &RelPath, placed: Placed) {
+        if placed == Placed::KeptAside {
+            self.outcome.drifted += 1;
+            self.drift.note(path);
         }
     }
 
     /// Makes everything that waits visible.
     pub(super) fn commit_batch(&mut self) -> Result<(), WriteError> {
+        self.place_reused()?;
         if self.waiting.is_empty() {
             return Ok(());
         }
         self.make_durable()?;
         self.waiting_bytes = 0;
         for (staged, path) in std::mem::take(&mut self.waiting) {
-            self.place(path, staged)?;
+            let was = self.expectations.take(&path);
+            self.place(path, staged, was)?;
         }
         Ok(())
     }
@@ -207,6 +252,7 @@ impl<'a> Writer<'a> {
         if self.open.is_some() {
             return Err(WriteError::Protocol("the end of all content inside a file"));
         }
+        self.moves_over = true;
         self.commit_batch()?;
         self.failed.extend(self.resend.iter().cloned());
         Ok(std::mem::take(&mut self.resend))
@@ -220,8 +266,16 @@ impl<'a> Writer<'a> {
     /// Notes that `path` could not be brought over; a full disk ends everything.
     pub(super) fn fail(&mut self, path: RelPath, error: io::Error) -> Result<(), WriteError> {
         let kind = problem_kind(&error);
-        if kind == ProblemKind::NoSpace {
-            return Err(WriteError::NoSpace(error));
+        self.fail_as(path, kind, error)
+    }
+
+    /// As [`Writer::fail`], with the kind of the problem.
+    pub(super) fn fail_as(&mut self, path: RelPath, kind: ProblemKind, error: io::Error) -> Result<(), WriteError> {
+        match kind {
+            ProblemKind::NoSpace => return Err(WriteError::NoSpace(error)),
+            // Something is there, or is not, that the plan takes to be otherwise.
+            ProblemKind::Conflict | ProblemKind::Vanished => self.outcome.drifted += 1,
+            _ => {}
         }
         let detail = match kind {
             ProblemKind::Conflict => "something else is in its place".to_owned(),

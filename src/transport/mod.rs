@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
 pub use child::spawn;
-pub use ssh::{HostKeys, SshError, SshOptions, SshSession, SshTarget};
+pub use ssh::{HostKeys, SshError, SshKeep, SshOptions, SshSession, SshTarget};
 
 /// What a receiver wrote to its standard error, its end at most.
 #[derive(Clone)]

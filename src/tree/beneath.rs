@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::model::{Meta, RelPath, Timestamp};
+use crate::model::{Expected, Inode, Meta, RelPath, Timestamp};
 
 /// How directories are opened when they are to be listed or synced.
 pub(super) const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -187,6 +187,17 @@ fn open_beneath(fd: BorrowedFd<'_>, path: &[u8], flags: OFlags, resolve: Resolve
     }
 }
 
+/// Which error of the operating system it is; `None` for none, and for one that is not the system's.
+pub(super) fn errno<T>(result: &io::Result<T>) -> Option<Errno> {
+    Errno::from_io_error(result.as_ref().err()?)
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// Makes this thread's filesystems such that cannot rename without replacing, nor exchange.
+    pub(super) static WITHOUT_RENAMEAT2: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// Defence in depth: a name is one component, whoever made it.
 fn checked(name: &[u8]) -> Result<&[u8], Errno> {
     let is_one = !matches!(name, b"" | b"." | b"..") && !name.iter().any(|&byte| byte == b'/' || byte == 0);
@@ -286,12 +297,36 @@ impl Dir {
     /// Renames `name` to `to_name` in `to`, which must not exist. `EINVAL` where the filesystem
     /// cannot do it.
     pub fn rename_noreplace(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
-        Ok(fs::renameat_with(&self.fd, checked(name)?, &to.fd, checked(to_name)?, RenameFlags::NOREPLACE)?)
+        self.renameat2(name, to, to_name, RenameFlags::NOREPLACE)
+    }
+
+    /// As [`Dir::rename_noreplace`], also where the filesystem cannot do it in one step.
+    ///
+    /// RACE: there, what is put at `to_name` between the look and the rename is replaced.
+    pub fn rename_to_nothing(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
+        let renamed = self.rename_noreplace(name, to, to_name);
+        match errno(&renamed) {
+            Some(Errno::INVAL | Errno::NOSYS) => match to.stat(to_name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename(name, to, to_name),
+                Err(error) => Err(error),
+                Ok(_) => Err(Errno::EXIST.into()),
+            },
+            _ => renamed,
+        }
     }
 
     /// Swaps `name` and `to_name` in `to`. `EINVAL` where the filesystem cannot do it.
     pub fn exchange(&self, name: &[u8], to: &Dir, to_name: &[u8]) -> io::Result<()> {
-        Ok(fs::renameat_with(&self.fd, checked(name)?, &to.fd, checked(to_name)?, RenameFlags::EXCHANGE)?)
+        self.renameat2(name, to, to_name, RenameFlags::EXCHANGE)
+    }
+
+    fn renameat2(&self, name: &[u8], to: &Dir, to_name: &[u8], flags: RenameFlags) -> io::Result<()> {
+        let (name, to_name) = (checked(name)?, checked(to_name)?);
+        #[cfg(test)]
+        if WITHOUT_RENAMEAT2.get() {
+            return Err(Errno::INVAL.into());
+        }
+        Ok(fs::renameat_with(&self.fd, name, &to.fd, to_name, flags)?)
     }
 
     /// Makes `to_name` in `to` a second name of `name`.
@@ -383,6 +418,21 @@ impl Stat {
     /// Whether both are names of one thing.
     pub fn is_same_inode(&self, other: &Stat) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// What tells its inode from others.
+    pub fn inode(&self) -> Inode {
+        Inode { dev: self.dev, ino: self.ino, shared: self.is_file() && self.nlink > 1, ctime: self.ctime }
+    }
+
+    /// What a plan that saw this expects to find.
+    pub fn expected(&self) -> Expected {
+        match self.file_type() {
+            fs::FileType::Directory => Expected::Directory,
+            fs::FileType::RegularFile => Expected::File { size_bytes: self.size_bytes, mtime: self.mtime },
+            fs::FileType::Symlink => Expected::Symlink { mtime: self.mtime },
+            _ => Expected::Special,
+        }
     }
 
     /// As an entry's attributes.

@@ -99,11 +99,12 @@ fn names(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// Names of the directories in `dir`.
-pub(super) fn directories(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
+/// Number of the entries in `dir`, and the names of the directories among them.
+pub(super) fn entries_and_directories(dir: &Dir) -> io::Result<(usize, Vec<Vec<u8>>)> {
     let mut names = names(dir)?;
+    let entries = names.len();
     names.retain(|name| dir.stat(name).is_ok_and(|stat| stat.is_directory()));
-    Ok(names)
+    Ok((entries, names))
 }
 
 fn errno_of(result: io::Result<()>) -> Option<Errno> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
-use super::{LocalMeta, Root};
+use super::{LocalMeta, Over, Root};
 use crate::model::{RelPath, Timestamp};
 
 /// A root with an outside next to it that nothing may touch.
@@ -79,6 +79,12 @@ pub fn path(name: &str) -> RelPath {
 pub fn meta(mode: u32, secs: i64) -> LocalMeta {
     LocalMeta { mode, uid: None, gid: None, mtime: Timestamp { secs, nanos: 123_456_789 } }
 }
+
+/// In the place of anything that is no directory.
+pub const OVER_LEAVES: Over<'static> = Over { expected: &|_| true, directory: None };
+
+/// In the place of anything.
+pub const OVER_ALL: Over<'static> = Over { expected: &|_| true, directory: Some(u64::MAX) };
 
 /// Swaps two names for as long as it lives.
 pub fn flip_while<T>(one: &Path, other: &Path, work: impl FnOnce() -> T) -> T {

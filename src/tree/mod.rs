@@ -14,6 +14,8 @@
 //! | `dispose`  | recursive removal inside the private directory |
 //! | `meta`     | owner, mode and times through a handle |
 //! | `apply`    | changes to the visible tree |
+//! | `place`    | one entry of it goes from old to new, or goes |
+//! | `attic`    | what was there and was not expected |
 //! | `owners`   | names of users and groups |
 //!
 //! # Invariants
@@ -35,11 +37,13 @@
 //! the protection since 3.6 and systemd turns it on.
 
 mod apply;
+mod attic;
 mod beneath;
 mod dispose;
 mod meta;
 mod open;
 mod owners;
+mod place;
 mod read;
 mod scan;
 mod stage;
@@ -49,11 +53,13 @@ mod fixture;
 #[cfg(test)]
 mod race_tests;
 
-pub use apply::{Applier, problem_kind};
+pub use apply::{Applier, Attributes, problem_kind};
+pub use attic::Attic;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
 pub use meta::LocalMeta;
 pub use open::RootError;
 pub use owners::SystemOwners;
+pub use place::{Expectation, Over, Placed};
 pub use read::{ContentReader, ReadError, open_basis};
-pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, list_dir, scan};
+pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging, read_state};

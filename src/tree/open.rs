@@ -92,6 +92,14 @@ impl Root {
         Root::open(parent_of(path))
     }
 
+    /// Another handle of the directory, for one that is not synced and only shares the rules about its path.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn to_handle(&self) -> io::Result<OwnedFd> {
+        self.fd().try_clone_to_owned()
+    }
+
     /// Whether the effective user may make and remove entries directly in this directory. Changes nothing.
     pub fn is_writable(&self) -> bool {
         let access = fs::Access::WRITE_OK | fs::Access::EXEC_OK;

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::{Duration, Instant};
 
-use super::fixture::{Fixture, flip_while, meta, path};
-use super::{Applier, ContentReader, Parents, ScanOptions, Staging, SystemOwners, scan};
-use crate::model::Kind;
+use super::fixture::{Fixture, OVER_ALL, OVER_LEAVES, flip_while, meta, path};
+use super::{Applier, ContentReader, Expectation, Over, Parents, Placed, ScanOptions, Staging, SystemOwners, scan};
+use crate::model::{Expected, Kind, Timestamp};
 
 /// Enough for thousands of swaps between any two system calls.
 const ROUNDS: u64 = 3_000;
@@ -73,23 +73,32 @@ fn a_swapped_directory_leads_no_change_outside() {
     let fixture = flipping();
     let before = outside_state(&fixture);
     let staging = Staging::open(&fixture.root).unwrap();
+    let mut attic = staging.attic("session").unwrap();
     flip_while(&fixture.path.join("d"), &fixture.path.join("e"), || {
         let mut done = 0;
         race(|round| {
             // A new one each time, so that the directory is looked up again.
             let mut apply = Applier::new(&fixture.root);
-            let result = match round % 7 {
+            let result = match round % 8 {
                 0 => {
                     let mut file = staging.create_file(0o644).unwrap();
                     file.file().write_all(b"new").unwrap();
-                    apply.place(file.seal(&meta(0o644, 1)).unwrap(), &path("d/secret"), false)
+                    let over = if round % 2 == 0 { OVER_LEAVES } else { Over { expected: &|_| false, ..OVER_LEAVES } };
+                    apply.place(file.seal(&meta(0o644, 1)).unwrap(), &path("d/secret"), over, &mut attic).map(drop)
                 }
                 1 => apply.make_directory(&path("d/made")).map(|_| ()),
-                2 => apply.remove_file(&path("d/secret")),
+                2 => apply.remove_file(&path("d/secret"), &|_| round % 3 == 0, &mut attic).map(drop),
                 3 => apply.remove_directory(&path("d/made")),
-                4 => apply.set_meta(&path("d"), &Kind::Directory, &meta(0o711, 5)).map(|_| ()),
-                5 => apply.set_meta(&path("d/f"), &Kind::file(0), &meta(0o600, 5)).map(|_| ()),
-                _ => apply.place(staging.symlink(b"x", &meta(0, 7)).unwrap(), &path("d/link"), true),
+                4 => apply.set_meta(&path("d"), &Kind::Directory, &meta(0o711, 5), &|_| true).map(drop),
+                5 => apply.set_meta(&path("d/f"), &Kind::file(0), &meta(0o600, 5), &|_| true).map(drop),
+                6 => match apply.move_directory(&path("d/sub"), &path("d/moved"), false, &staging) {
+                    Ok(()) => apply.move_directory(&path("d/moved"), &path("d/sub"), false, &staging),
+                    failed => failed,
+                },
+                _ => {
+                    let link = staging.symlink(b"x", &meta(0, 7)).unwrap();
+                    apply.place(link, &path("d/link"), OVER_ALL, &mut attic).map(drop)
+                }
             };
             done += u64::from(result.is_ok());
             done > 0 && done <= round
@@ -109,7 +118,7 @@ fn a_swapped_leaf_is_never_followed() {
         let (mut read, mut set) = (0, 0);
         race(|round| {
             let mode = if round % 2 == 0 { 0o600 } else { 0o640 };
-            set += u64::from(apply.set_meta(&path("f"), &Kind::file(0), &meta(mode, 9)).is_ok());
+            set += u64::from(apply.set_meta(&path("f"), &Kind::file(0), &meta(mode, 9), &|_| true).is_ok());
             if let Ok(reader) = ContentReader::open(apply.parents(), &path("f")) {
                 assert_eq!(reader.size_bytes(), "inside".len() as u64);
                 read += 1;
@@ -118,4 +127,56 @@ fn a_swapped_leaf_is_never_followed() {
         });
     });
     assert_eq!(outside_state(&fixture), before);
+}
+
+/// Someone else makes files of their own at a path, whenever nothing is there. Each has a second name
+/// elsewhere, so its number of names tells whether it was ever removed.
+#[test]
+fn what_appears_at_a_path_meanwhile_is_never_lost() {
+    let fixture = Fixture::new();
+    let (at, theirs) = (fixture.path.join("f"), fixture.outside.join("theirs"));
+    fs::create_dir(&theirs).unwrap();
+    let ours = Expected::File { size_bytes: 4, mtime: Timestamp { secs: 7, nanos: 123_456_789 } };
+    let (nothing, only_ours): (Expectation, Expectation) =
+        (&|found| found == Expected::Nothing, &|found| found == ours);
+    let staging = Staging::open(&fixture.root).unwrap();
+    let (mut apply, mut attic) = (Applier::new(&fixture.root), staging.attic("session").unwrap());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut made = 0;
+            while !stopped() {
+                let own = theirs.join(made.to_string());
+                fs::write(&own, "their own").unwrap();
+                while fs::hard_link(&own, &at).is_err() && !stopped() {}
+                made += 1;
+            }
+        });
+        let (mut kept, mut clean) = (0, 0);
+        race(|_| {
+            let mut file = staging.create_file(0o644).unwrap();
+            file.file().write_all(b"ours").unwrap();
+            let over = Over { expected: nothing, directory: None };
+            let placed = apply.place(file.seal(&meta(0o644, 7)).unwrap(), &path("f"), over, &mut attic).unwrap();
+            let removed = apply.remove_file(&path("f"), only_ours, &mut attic);
+            for done in [Ok(placed), removed].into_iter().flatten() {
+                match done {
+                    Placed::KeptAside => kept += 1,
+                    Placed::AsExpected => clean += 1,
+                }
+            }
+            kept > 0 && clean > 0
+        });
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    staging.finish(false).unwrap();
+    let mut names: Vec<u64> = super::fixture::names(&theirs).iter().map(|name| name.parse().unwrap()).collect();
+    names.sort_unstable();
+    // The last one may never have got its second name.
+    names.pop();
+    assert!(names.len() > 1);
+    for name in names {
+        assert_eq!(fs::metadata(theirs.join(name.to_string())).unwrap().nlink(), 2, "{name} is gone");
+    }
 }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::beneath::{Dir, Parents, Stat};
-use crate::model::{Digest, Hasher, Meta, ProblemKind, RelPath};
+use crate::model::{Digest, Hasher, Kind, Meta, Node, ProblemKind, RelPath, Seen};
 
 /// Below this, the kernel's first read-ahead covers the file and advice only costs a call.
 const ADVISE_FROM_BYTES: u64 = 1 << 20;
@@ -110,6 +110,12 @@ impl ContentReader {
     /// Attributes at the open.
     pub fn meta(&self) -> Meta {
         self.first.meta()
+    }
+
+    /// What the file was at the open, as an index keeps it.
+    pub fn seen(&self, name: &[u8]) -> Seen {
+        let node = Node { name: name.into(), kind: Kind::file(self.first.size_bytes), meta: self.first.meta() };
+        Seen { node, inode: self.first.inode() }
     }
 
     /// What the file was at the open.

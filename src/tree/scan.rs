@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use super::beneath::{Dir, Root, Stat};
 use super::read::{ContentReader, ReadError};
 use crate::model::{
-    DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, SpecialKind,
-    check_name,
+    Digest, DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, Seen,
+    SpecialKind, check_name,
 };
 
 /// Entries of a thousand-file directory fit; larger gains nothing measurable.
@@ -105,12 +105,89 @@ pub fn scan(
     owners: &dyn Owners,
     visit: &mut dyn FnMut(DirListing) -> io::Result<()>,
 ) -> io::Result<ScanReport> {
+    let list = |lister: &mut Lister<'_>, dir: &Dir, path, links: &mut LinkTable| {
+        lister.list(dir, path, &mut Links::Grow(links))
+    };
+    walk(root, options, owners, list, &mut |listing, _| visit(listing))
+}
+
+/// One directory with what an index keeps of its entries.
+#[derive(Clone, Debug)]
+pub struct SeenDirectory {
+    /// The directory.
+    pub path: RelPath,
+    /// What it is itself; the name is empty.
+    pub itself: Seen,
+    /// What it holds, sorted by name.
+    pub entries: Vec<Seen>,
+}
+
+/// As [`scan`], for an index: with inodes, without hard links, which the index finds by them. With each
+/// directory comes its handle, to [`look_again`] at a file in it.
+///
+/// # Errors
+/// As [`scan`].
+pub fn survey(
+    root: &Root,
+    options: &ScanOptions<'_>,
+    owners: &dyn Owners,
+    visit: &mut dyn FnMut(SeenDirectory, &Dir) -> io::Result<()>,
+) -> io::Result<ScanReport> {
+    let list = |lister: &mut Lister<'_>, dir: &Dir, path, _: &mut LinkTable| lister.survey(dir, path);
+    walk(root, options, owners, list, visit)
+}
+
+/// The digest of the file `name` in `dir` as it is now, if it is of the size and time that `seen` has.
+pub fn look_again(dir: &Dir, seen: &Seen, buffer: &mut [u8]) -> Option<Digest> {
+    let reader = ContentReader::open_in(dir, &seen.node.name).ok()?;
+    let same = reader.size_bytes() == seen.node.kind.size_bytes() && reader.meta().mtime == seen.node.meta.mtime;
+    if same { reader.digest(buffer).ok() } else { None }
+}
+
+/// A directory that was listed, in one form or another.
+trait Listed {
+    fn path(&self) -> &RelPath;
+    fn meta(&self) -> &crate::model::Meta;
+    fn nodes(&self) -> impl ExactSizeIterator<Item = &Node>;
+}
+
+impl Listed for DirListing {
+    fn path(&self) -> &RelPath {
+        &self.path
+    }
+    fn meta(&self) -> &crate::model::Meta {
+        &self.meta
+    }
+    fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
+        self.nodes.iter()
+    }
+}
+
+impl Listed for SeenDirectory {
+    fn path(&self) -> &RelPath {
+        &self.path
+    }
+    fn meta(&self) -> &crate::model::Meta {
+        &self.itself.node.meta
+    }
+    fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
+        self.entries.iter().map(|seen| &seen.node)
+    }
+}
+
+fn walk<T: Listed>(
+    root: &Root,
+    options: &ScanOptions<'_>,
+    owners: &dyn Owners,
+    mut list: impl FnMut(&mut Lister<'_>, &Dir, RelPath, &mut LinkTable) -> io::Result<T>,
+    visit: &mut dyn FnMut(T, &Dir) -> io::Result<()>,
+) -> io::Result<ScanReport> {
     let mut report = ScanReport::default();
     let mut lister = Lister::new(*options);
     let mut stack: Vec<Level> = Vec::new();
     let top = RelPath::root();
     let dir = root.dir(&top)?;
-    let listing = lister.list(&dir, top, &mut Links::Grow(&mut report.links))?;
+    let listing = list(&mut lister, &dir, top, &mut report.links)?;
     stack.push(take_in(listing, dir, options, owners, &mut report, visit)?);
     while let Some(level) = stack.last_mut() {
         let Some(name) = level.ahead.next() else {
@@ -124,7 +201,7 @@ pub fn scan(
             None => root.dir(&path),
         };
         let listed = opened.and_then(|dir| {
-            let listing = lister.list(&dir, path.clone(), &mut Links::Grow(&mut report.links))?;
+            let listing = list(&mut lister, &dir, path.clone(), &mut report.links)?;
             Ok((dir, listing))
         });
         match listed {
@@ -179,17 +256,17 @@ struct Level {
 }
 
 /// Accounts for a listing, hands it out and keeps what the walk needs of it.
-fn take_in(
-    listing: DirListing,
+fn take_in<T: Listed>(
+    listing: T,
     dir: Dir,
     options: &ScanOptions<'_>,
     owners: &dyn Owners,
     report: &mut ScanReport,
-    visit: &mut dyn FnMut(DirListing) -> io::Result<()>,
+    visit: &mut dyn FnMut(T, &Dir) -> io::Result<()>,
 ) -> io::Result<Level> {
-    report.names.note(&listing.meta, owners);
-    let mut last = (listing.meta.uid, listing.meta.gid);
-    for node in &listing.nodes {
+    report.names.note(listing.meta(), owners);
+    let mut last = (listing.meta().uid, listing.meta().gid);
+    for node in listing.nodes() {
         // Neighbours mostly have one owner: this spares two look-ups for each.
         if last != (node.meta.uid, node.meta.gid) {
             last = (node.meta.uid, node.meta.gid);
@@ -197,14 +274,14 @@ fn take_in(
         }
     }
     report.directories += 1;
-    report.entries += listing.nodes.len() as u64;
+    report.entries += listing.nodes().len() as u64;
     if let Some(progress) = options.on_progress {
         progress(report.entries);
     }
-    let below = listing.nodes.iter().filter(|node| node.kind.is_directory()).map(|node| node.name.clone());
+    let below = listing.nodes().filter(|node| node.kind.is_directory()).map(|node| node.name.clone());
     let ahead = below.collect::<Vec<_>>().into_iter();
-    let path = listing.path.clone();
-    visit(listing)?;
+    let path = listing.path().clone();
+    visit(listing, &dir)?;
     Ok(Level { path, dir: Some(dir), ahead })
 }
 
@@ -283,6 +360,25 @@ impl<'a> Lister<'a> {
             }
         }
         Ok(DirListing { path, meta, nodes })
+    }
+
+    fn survey(&mut self, dir: &Dir, path: RelPath) -> io::Result<SeenDirectory> {
+        let stat = dir.stat_self()?;
+        let itself = Node { name: Box::default(), kind: Kind::Directory, meta: stat.meta() };
+        let mut entries: Vec<Seen> = Vec::new();
+        let mut buffer = std::mem::take(&mut self.list_buffer);
+        let listed = dir.each_name(&mut buffer, &mut |name| {
+            if let Some((node, stat)) = self.look(dir, &path, name) {
+                entries.push(Seen { node, inode: stat.inode() });
+            }
+            Ok(())
+        });
+        self.list_buffer = buffer;
+        listed?;
+        entries.sort_unstable_by(|a, b| a.node.name.cmp(&b.node.name));
+        // As in `list`.
+        entries.dedup_by(|a, b| a.node.name == b.node.name);
+        Ok(SeenDirectory { path, itself: Seen { node: itself, inode: stat.inode() }, entries })
     }
 
     /// The entry `name`, unless it is left out.

@@ -5,6 +5,7 @@
 //!              lock      held by flock(2) for as long as a Staging lives
 //!              state     what a receiver remembers; written whole, by rename
 //!              stage/N   what is being made, or was replaced and is not yet removed
+//!              attic/    what a change did not expect to find, see [`super::Attic`]
 //! ```
 //!
 //! The lock file is removed by the last user while it is locked, so whoever gets a lock looks
@@ -22,10 +23,11 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use thiserror::Error;
 
+use super::attic::{ATTIC, Attic};
 use super::beneath::{Dir, LIST, NAME_ANY, Root, Stat};
 use super::dispose;
 use super::meta::{self, Hold, LocalMeta};
-use crate::model::{RESERVED_NAME, RelPath};
+use crate::model::{Expected, RESERVED_NAME, RelPath, check_name};
 
 const LOCK: &[u8] = b"lock";
 const STATE: &[u8] = b"state";
@@ -102,7 +104,7 @@ impl StageDir {
 pub struct Staging {
     top: Dir,
     home: Dir,
-    stage: Arc<StageDir>,
+    pub(super) stage: Arc<StageDir>,
     /// Unlocks when it is closed.
     _lock: File,
     finished: bool,
@@ -157,10 +159,23 @@ impl Staging {
     pub fn has_leftovers(root: &Root) -> io::Result<bool> {
         let top = root.dir(&RelPath::root())?;
         match top.open(RESERVED_NAME, LIST).map(|fd| Dir { fd }) {
-            Ok(home) => Ok(dispose::exists(&home, STAGE)? || !dispose::exists(&home, STATE)?),
+            Ok(home) if dispose::exists(&home, STAGE)? => Ok(true),
+            Ok(home) if dispose::exists(&home, STATE)? => Ok(false),
+            // An attic stays also where nothing else is kept, and alone.
+            Ok(home) => Ok(dispose::exists(&home, LOCK)? || !dispose::exists(&home, ATTIC)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The attic for what a session of this name keeps; nothing is made yet.
+    ///
+    /// # Errors
+    /// `EINVAL` if `session` is not one name, else the operating system's.
+    pub fn attic(&self, session: &str) -> io::Result<Attic> {
+        check_name(session.as_bytes()).map_err(|_| Errno::INVAL)?;
+        let home = Dir { fd: fs::openat(&self.home, c".", LIST, Mode::empty())? };
+        Ok(Attic::new(home, Arc::clone(&self.stage), session))
     }
 
     /// Starts a file that will have `mode` (used to spare a call when it is sealed so).
@@ -253,7 +268,8 @@ impl Staging {
         Ok(fs::fsync(&self.home)?)
     }
 
-    /// Removes the stage and, unless `keep_state`, everything else: nothing of rfleet remains.
+    /// Removes the stage and, unless `keep_state`, everything else but an attic that holds something: where
+    /// there is none, nothing of rfleet remains.
     ///
     /// # Errors
     /// The operating system's; as much as possible was removed.
@@ -278,7 +294,7 @@ impl Staging {
             return Ok(());
         }
         match keeping_times(&self.top, || self.top.rmdir(RESERVED_NAME)) {
-            // The next process has made its lock already, or has even come to its own end.
+            // There is an attic; or the next process has made its lock already, or has even come to its own end.
             Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
             result => result,
         }
@@ -373,6 +389,14 @@ impl Staged {
     /// What it is.
     pub fn kind(&self) -> StagedKind {
         self.kind
+    }
+
+    /// What it is now, as a plan would expect it.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn found(&self) -> io::Result<Expected> {
+        Ok(self.entry.stage.dir.stat(&self.entry.name)?.expected())
     }
 
     /// Removes it.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::frame::{FrameKind, WireError, frame_bytes};
 use crate::delta::SignatureSpec;
 use crate::model::{
-    Digest, DirListing, Fidelity, Meta, OwnerMap, OwnerNames, Problem, RelPath, Sequence, Term, Timestamp,
+    Digest, DirListing, Expected, Fidelity, Meta, OwnerMap, OwnerNames, Position, Problem, RelPath, Term, Timestamp,
 };
 
 /// Oldest protocol that this version still speaks.
@@ -56,8 +56,8 @@ pub struct RootState {
     pub term: Term,
     /// The primary of that term.
     pub primary: String,
-    /// The last sequence that is wholly here.
-    pub sequence: Sequence,
+    /// What is wholly here; 0 where that is not known.
+    pub position: Position,
 }
 
 /// The receiver's answer to [`Hello`].
@@ -166,15 +166,50 @@ pub struct Begin {
 /// One change of the visible tree that needs no content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
+    /// Rename a directory to where nothing is. Before anything else.
+    Move {
+        /// Its path.
+        from: RelPath,
+        /// Its path from now on.
+        to: RelPath,
+        /// It changes places with what is there.
+        exchange: bool,
+    },
     /// Make a directory; what else stands there is replaced.
     MakeDirectory {
         /// The directory.
         path: RelPath,
+        /// What is taken to be there.
+        was: Expected,
     },
     /// The file or link that comes later for this path may replace a directory with all it holds.
     ReplaceDirectory {
         /// The directory to be replaced.
         path: RelPath,
+        /// What goes, the directory itself included; they count as deletions.
+        entries: u64,
+    },
+    /// The content that comes later for this path replaces something. Without this, nothing is there.
+    Expect {
+        /// The path.
+        path: RelPath,
+        /// What is taken to be there.
+        was: Expected,
+    },
+    /// `path` gets the content that lies under another name, which goes later.
+    Reuse {
+        /// The path.
+        path: RelPath,
+        /// What is taken to be there.
+        was: Expected,
+        /// The other name.
+        from: RelPath,
+        /// Size of the file there.
+        size_bytes: u64,
+        /// Time of the file there.
+        mtime: Timestamp,
+        /// Its attributes from now on.
+        meta: Meta,
     },
     /// Make `path` another name of the file `to`.
     Link {
@@ -182,6 +217,8 @@ pub enum Change {
         path: RelPath,
         /// A name that is there already.
         to: RelPath,
+        /// What is taken to be at `path`.
+        was: Expected,
     },
     /// Make a symbolic link.
     Symlink {
@@ -191,6 +228,8 @@ pub enum Change {
         target: Box<[u8]>,
         /// Its attributes.
         meta: Meta,
+        /// What is taken to be there.
+        was: Expected,
     },
     /// Set the attributes of a file or a symbolic link whose content is right.
     SetMeta {
@@ -198,15 +237,15 @@ pub enum Change {
         path: RelPath,
         /// Its attributes.
         meta: Meta,
-        /// Whether it is a symbolic link.
-        symlink: bool,
+        /// What is taken to be there: a file or a symbolic link.
+        was: Expected,
     },
     /// Delete a directory (empty by now) or anything else.
     Remove {
         /// The entry.
         path: RelPath,
-        /// Whether it is a directory.
-        directory: bool,
+        /// What is taken to be there.
+        was: Expected,
     },
     /// Set the attributes of a directory, times included; after everything in it is done.
     SetDirectoryMeta {
@@ -224,6 +263,8 @@ pub enum ToReceiver {
     Hello(Hello),
     /// Nothing to say; the link lives.
     Heartbeat,
+    /// What does the root hold? At most once, and before any other question.
+    List,
     /// The digest differs: the directories and their digests, please.
     GetDirectories {
         /// Names of the owners in the primary's tree.
@@ -247,8 +288,8 @@ pub enum ToReceiver {
     EndOfContent,
     /// That was all: make it durable, record it, say so.
     Finish {
-        /// The sequence that is reached.
-        sequence: Sequence,
+        /// What is reached.
+        position: Position,
         /// The fleet's record is to be written (never for a push without configuration).
         record: bool,
     },
@@ -258,7 +299,10 @@ pub enum ToReceiver {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
     /// As asked for.
-    pub sequence: Sequence,
+    pub position: Position,
+    /// Entries that were not what the plan took them to be. What was replaced or deleted of them is kept
+    /// aside; the others were left as they are and are among the problems.
+    pub drifted: u64,
     /// Paths that could not be brought to what the primary has.
     pub problems: Vec<Problem>,
     /// Problems that found no place in the list.
@@ -276,7 +320,7 @@ pub enum ToPrimary {
     Refused(Refusal),
     /// Still at work.
     Heartbeat,
-    /// Follows `Welcome` when the root has been listed.
+    /// Answer to `List`.
     Inventory(Inventory),
     /// Answer to `GetDirectories`, in path order, over as many messages as it takes.
     Directories {

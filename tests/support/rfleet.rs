@@ -26,6 +26,7 @@ pub fn rfleet_bin() -> &'static Path {
 pub struct Push<'a> {
     scratch: &'a Scratch,
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
     json: bool,
 }
 
@@ -47,7 +48,7 @@ impl<'a> Push<'a> {
 
     /// Any words, without `--json`.
     pub fn command(scratch: &'a Scratch, words: &[&str]) -> Self {
-        Self { scratch, arguments: words.iter().map(OsString::from).collect(), json: false }
+        Self { scratch, arguments: words.iter().map(OsString::from).collect(), environment: Vec::new(), json: false }
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -57,6 +58,12 @@ impl<'a> Push<'a> {
 
     pub fn args(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(OsString::from));
+        self
+    }
+
+    /// A variable of its own in place of the scratch's.
+    pub fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name, value.as_ref().to_owned()));
         self
     }
 
@@ -71,7 +78,7 @@ impl<'a> Push<'a> {
         }
         let mut command = Command::new(rfleet_bin());
         self.scratch.hermetic(&mut command);
-        command.args(&self.arguments).current_dir(self.scratch.root());
+        command.args(&self.arguments).envs(self.environment).current_dir(self.scratch.root());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
@@ -331,6 +338,10 @@ impl Config {
         self.text += lines;
         self.text += "\n";
         self
+    }
+
+    pub fn write_to(&self, path: &Path) {
+        std::fs::write(path, &self.text).unwrap();
     }
 
     pub fn write(&self, scratch: &Scratch, name: &str) -> PathBuf {

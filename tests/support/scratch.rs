@@ -17,6 +17,12 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
     }
 }
 
+/// Where this place's rfleet keeps what outlives a push.
+pub const STATE: &str = "state";
+
+/// Where this place's rfleet keeps what does not outlive the machine.
+pub const RUNTIME: &str = "run";
+
 /// The place. In memory (/dev/shm) where the machine has that, since the stories write a lot.
 pub struct Scratch {
     directory: TempDir,
@@ -35,6 +41,11 @@ impl Scratch {
         let scratch = Self { directory, mounts: std::cell::RefCell::default() };
         scratch.dir("home");
         scratch.dir("tmp");
+        for private in [RUNTIME, STATE] {
+            use std::os::unix::fs::PermissionsExt as _;
+            let path = scratch.dir(private);
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
         scratch
     }
 
@@ -71,9 +82,9 @@ impl Scratch {
     /// Gives `command` this place's environment and nothing of the caller's.
     pub fn hermetic(&self, command: &mut Command) {
         command.env_clear();
-        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".into());
-        command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+        command.env("PATH", tool_path());
         command.env("HOME", self.path("home")).env("TMPDIR", self.path("tmp"));
+        command.env("STATE_DIRECTORY", self.path(STATE)).env("RUNTIME_DIRECTORY", self.path(RUNTIME));
         command.env("LANG", "C.UTF-8").env("USER", current_user()).env("LOGNAME", current_user());
         command.env(process::MARKER, self.root());
     }
@@ -94,8 +105,42 @@ impl Scratch {
         at
     }
 
+    /// A filesystem of its own in a file, made by `mkfs` (a program and its options) and mounted at `name`; unmounted at
+    /// the end. Needs root.
+    pub fn mount_image(&self, name: &str, mkfs: &[&str], bytes: u64) -> PathBuf {
+        let (image, at) = (self.image(name), self.dir(name));
+        std::fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+        run_or_panic(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image).env("PATH", tool_path()));
+        self.mount_again(name);
+        self.mounts.borrow_mut().push(at.clone());
+        at
+    }
+
+    /// Mounts the filesystem of [`Scratch::mount_image`] once more, after [`Scratch::unmount`].
+    pub fn mount_again(&self, name: &str) {
+        need_root();
+        run_or_panic(Command::new("mount").args(["-o", "loop"]).arg(self.image(name)).arg(self.path(name)));
+    }
+
+    /// Takes the filesystem at `name` away, to be mounted again.
+    pub fn unmount(&self, name: &str) {
+        run_or_panic(Command::new("umount").arg(self.path(name)));
+        // A process elsewhere with a mount namespace of its own may have a copy of the mount; as long as it is there, the
+        // same filesystem would come back, and not what is in the file.
+        let image = self.image(name);
+        let is_free = || {
+            let mut losetup = Command::new("losetup");
+            run_or_panic(losetup.arg("-j").arg(&image).env("PATH", tool_path())).is_empty()
+        };
+        wait_until("the disk, which another mount namespace holds", Duration::from_secs(60), is_free);
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.image"))
+    }
+
     fn mount(&self, arguments: &[&str], at: &Path) {
-        assert!(rustix::process::geteuid().is_root(), "this story mounts a filesystem and needs root: run it as root");
+        need_root();
         run_or_panic(Command::new("mount").args(arguments).arg(at));
         self.mounts.borrow_mut().push(at.to_owned());
     }
@@ -103,6 +148,25 @@ impl Scratch {
     /// Processes that commands of this place started and that are still there, the sshds of the test apart.
     pub fn leftovers(&self) -> Vec<String> {
         process::marked(self.root()).into_iter().map(process::describe).collect()
+    }
+
+    /// The ssh processes that hold connections for later runs.
+    pub fn masters(&self) -> Vec<u32> {
+        process::marked(self.root()).into_iter().filter(|&pid| process::is_ssh_client(pid)).collect()
+    }
+
+    /// The sockets of kept connections, and whatever else lies with them.
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.path("run/ssh")) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Ends the kept connections.
+    pub fn stop_masters(&self) {
+        for pid in self.masters() {
+            process::kill(pid);
+            wait_until("a master to end", Duration::from_secs(20), || !process::alive(pid));
+        }
     }
 
     /// Asserts that every process started here (sshd and its sessions are not counted) ends by itself.
@@ -142,6 +206,17 @@ pub fn current_user() -> String {
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Panics unless root runs the test.
+fn need_root() {
+    assert!(is_root(), "this story mounts a filesystem and needs root: run it as root");
+}
+
+/// The caller's search path, with the places of the administrator's tools.
+pub fn tool_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".into());
+    format!("{path}:/usr/sbin:/sbin")
 }
 
 /// Runs a tool of the test and returns its standard output.

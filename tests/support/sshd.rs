@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::process;
-use super::scratch::{Scratch, current_user, is_root, run_or_panic};
+use super::scratch::{Scratch, current_user, is_root, run_or_panic, wait_until};
 
 /// What a server does beyond letting the test's key in.
 #[derive(Default)]
@@ -53,6 +53,25 @@ impl Sshd {
             }
         }
         panic!("sshd does not start: {}", fs::read_to_string(directory.join("log")).unwrap_or_default());
+    }
+
+    /// Kills it with all its sessions and starts it again at the same port; the log begins anew.
+    pub fn restart(&mut self, scratch: &Scratch) {
+        process::kill_tree(self.child.id());
+        let _ = self.child.wait();
+        wait_until("sshd at its old port", Duration::from_secs(20), || {
+            spawn(scratch, &self.directory, self.port).map(|child| self.child = child).is_some()
+        });
+    }
+
+    /// How many connections were let in so far.
+    pub fn logins(&self) -> usize {
+        self.log().matches("Accepted publickey").count()
+    }
+
+    /// The processes of its sessions.
+    pub fn sessions(&self) -> Vec<u32> {
+        process::descendants(self.pid())
     }
 
     pub fn pid(&self) -> u32 {
@@ -136,9 +155,11 @@ fn configuration(scratch: &Scratch, directory: &Path, port: u16) -> String {
          PidFile {d}/pid\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPubkeyAuthentication yes\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel VERBOSE\nMaxStartups 200\n\
          MaxSessions 100\nUseDNS no\nPrintMotd no\nPrintLastLog no\n\
-         SetEnv {}={root} HOME={root} TMPDIR={}\n",
+         SetEnv {}={root} HOME={root} TMPDIR={} STATE_DIRECTORY={} RUNTIME_DIRECTORY={}\n",
         process::MARKER,
         tmp.display(),
+        scratch.dir("far-state").display(),
+        scratch.dir("far-run").display(),
     )
 }
 

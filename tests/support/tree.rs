@@ -306,3 +306,12 @@ pub fn assert_same(source: &Path, copy: &Path) {
 pub fn assert_no_state(copy: &Path) {
     assert!(fs::symlink_metadata(copy.join(".rfleet")).is_err(), "{} still holds .rfleet", copy.display());
 }
+
+/// The sequence in the record that a fleet left in `copy`; `None` where there is no record.
+pub fn recorded_sequence(copy: &Path) -> Option<u64> {
+    let path = copy.join(".rfleet/state");
+    let text = fs::read_to_string(&path).ok()?;
+    let record: toml::Table = text.parse().unwrap_or_else(|e| panic!("{}: {e}\n{text}", path.display()));
+    let sequence = record["sequence"].as_integer().unwrap_or_else(|| panic!("no sequence in {text}"));
+    Some(u64::try_from(sequence).unwrap())
+}

@@ -1,5 +1,6 @@
 //! A tree whose content tells its own version, and a reader that checks it while pushes run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +40,11 @@ pub fn content(id: u64, version: u64) -> Vec<u8> {
 
 /// The version of `bytes`, or what is torn about them.
 pub fn check(bytes: &[u8]) -> Result<u64, String> {
+    identify(bytes).map(|(_, version)| version)
+}
+
+/// Which file `bytes` are and of which version, or what is torn about them.
+pub fn identify(bytes: &[u8]) -> Result<(u64, u64), String> {
     let head = bytes.get(..36).and_then(|h| std::str::from_utf8(h).ok()).ok_or("no head: the file is cut")?;
     let field = |name: &str| -> Result<u64, String> {
         let from = head.find(name).ok_or_else(|| format!("head {head:?}"))? + name.len();
@@ -46,7 +52,7 @@ pub fn check(bytes: &[u8]) -> Result<u64, String> {
     };
     let (version, id) = (field("v=")?, field("id=")?);
     if bytes == content(id, version) {
-        Ok(version)
+        Ok((id, version))
     } else {
         Err(format!("a mixture that says it is version {version} of file {id}, {} bytes", bytes.len()))
     }
@@ -68,6 +74,9 @@ pub fn write(root: &Path, count: u64, version: u64) {
     change_shapes(root, version);
 }
 
+/// Files that some versions have and others do not.
+pub const COMES_AND_GOES: std::ops::RangeInclusive<u64> = 998..=999;
+
 fn change_shapes(root: &Path, version: u64) {
     let flip = root.join("flip");
     if fs::symlink_metadata(&flip).is_ok_and(|m| m.is_dir()) {
@@ -88,6 +97,85 @@ fn change_shapes(root: &Path, version: u64) {
     fs::write(came.join("file"), content(997, version)).unwrap();
     fs::hard_link(came.join("file"), came.join("hard")).unwrap();
     let _ = fs::remove_dir_all(root.join(format!("only-{}", version.wrapping_sub(1))));
+}
+
+/// Files whose names move from version to version are numbered from here on.
+const MOVING: u64 = 700;
+
+/// Files of [`write_moving`] in a directory that gets another name with each version.
+const IN_SITE: u64 = 8;
+
+/// Writes version `version` of a further part of the tree, in which names move: a directory whose name changes, two
+/// files that swap theirs, and directories that go back and forth. Versions must come in order.
+pub fn write_moving(root: &Path, version: u64) {
+    let put = |path: PathBuf, id: u64| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content(MOVING + id, version)).unwrap();
+        set_time(&path, (1_700_000_000 + i64::try_from(version * 10).unwrap(), i64::try_from(id).unwrap()));
+    };
+    let found = fs::read_dir(root).unwrap().flatten().map(|child| child.path());
+    let old = found.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("site-"));
+    let site = root.join(format!("site-{version}"));
+    let [left, right, aside] = ["left", "right", "aside"].map(|name| root.join(name));
+    match old {
+        None => {
+            (0..IN_SITE).for_each(|id| put(site.join(format!("s{id}")), id));
+            put(left, 20);
+            put(right, 21);
+            (0..3).for_each(|id| put(root.join(format!("inbox/m{id}/file")), 30 + id));
+            fs::create_dir(root.join("archive")).unwrap();
+        }
+        Some(old) => {
+            fs::rename(old, &site).unwrap();
+            let id = version % IN_SITE;
+            put(site.join(format!("s{id}")), id);
+            for (from, to) in [(&left, &aside), (&right, &left), (&aside, &right)] {
+                fs::rename(from, to).unwrap();
+            }
+            let moved = format!("m{}", version % 3);
+            let (inbox, archive) = (root.join("inbox").join(&moved), root.join("archive").join(&moved));
+            let (from, to) = if inbox.exists() { (inbox, archive) } else { (archive, inbox) };
+            fs::rename(from, &to).unwrap();
+            if version.is_multiple_of(2) {
+                put(to.join("file"), 30 + version % 3);
+            }
+        }
+    }
+}
+
+/// Writes version `version` of a further part of the tree: many small files, of which a third changes each time, some of
+/// them by rename as editors save.
+pub fn write_small(root: &Path, version: u64) {
+    let dir = root.join("small");
+    fs::create_dir_all(&dir).unwrap();
+    for number in (0..150).filter(|number| version == 1 || number % 3 == version % 3) {
+        // A multiple of seven is small, and so is what follows it.
+        let id = 7_000 + number * 7 + number % 2;
+        let (path, part) = (dir.join(format!("f{number}")), dir.join("part"));
+        fs::write(&part, content(id, version)).unwrap();
+        set_time(&part, (1_800_000_000 + i64::try_from(version).unwrap(), i64::try_from(number).unwrap()));
+        fs::rename(&part, &path).unwrap();
+    }
+}
+
+/// The files below `root`, `.rfleet` apart, each with its version; or what is torn.
+pub fn whole(root: &Path) -> Result<BTreeMap<u64, u64>, String> {
+    let mut found = BTreeMap::new();
+    let mut queue = vec![root.to_owned()];
+    while let Some(dir) = queue.pop() {
+        for child in fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?.flatten() {
+            let (path, kind) = (child.path(), child.file_type().unwrap());
+            if kind.is_dir() && path != root.join(".rfleet") {
+                queue.push(path);
+            } else if kind.is_file() {
+                let bytes = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+                let (id, version) = identify(&bytes).map_err(|what| format!("{}: {what}", path.display()))?;
+                let known = found.entry(id).or_insert(version);
+                *known = version.min(*known);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Reads the files of a copy in a loop; each must be one whole version.

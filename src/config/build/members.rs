@@ -8,11 +8,11 @@ use toml::Spanned;
 
 use super::super::address::{HostAddress, check_host};
 use super::super::error::{Fault, Span};
-use super::super::options::{AddressSource, DiscoveryConfig, DiscoverySource, HostConfig, RootConfig};
-use super::super::raw::{RawDiscovery, RawHost, Tables, Texts};
+use super::super::options::{AddressSource, Bandwidth, DiscoveryConfig, DiscoverySource, HostConfig, RootConfig};
+use super::super::raw::{RawDiscovery, RawHost, Scalar, Tables, Texts};
 use super::super::same_host;
 use super::super::suggest::nearest;
-use super::fields::{argv, choice, directory, expected_one_of, port, printable, some_time, url};
+use super::fields::{argv, choice, directory, expected_one_of, port, printable, rate, some_time, url};
 use super::roots::{Place, check_nesting};
 
 const SOURCES: &[(&str, DiscoverySource)] = &[
@@ -112,8 +112,13 @@ fn host(
         port,
         paths: raw.paths.map(|paths| places(paths, roots)).transpose()?.unwrap_or_default(),
         command: raw.command.as_ref().map(argv).transpose()?,
+        bandwidth: raw.bandwidth.map(bandwidth).transpose()?,
         name: name.into_inner(),
     })
+}
+
+fn bandwidth(field: Spanned<Scalar>) -> Result<Bandwidth, Fault> {
+    Ok(rate(Some(field))?.map_or(Bandwidth::Unlimited, Bandwidth::Limited))
 }
 
 /// A port in `hosts` and another one in `[[host]]` leave it open which is meant.

@@ -62,6 +62,7 @@ pub(super) fn push(raw: RawPush) -> Result<PushConfig, Fault> {
         verify_interval: some_time(raw.verify_interval, Duration::from_secs(3600))?,
         parallel: whole(raw.parallel, 16, 1..=MAX_PARALLEL)?,
         bandwidth: rate(raw.bandwidth)?,
+        host_bandwidth: rate(raw.host_bandwidth)?,
         max_failures: whole(raw.max_failures, 0, 0..=u32::MAX)?,
         timeout: some_time(raw.timeout, Duration::from_secs(30))?,
     };
@@ -79,6 +80,7 @@ pub(super) fn ssh(raw: RawSsh) -> Result<SshConfig, Fault> {
         Some(user) => Some(check_user(user.get_ref()).map_err(|error| Fault::value(user, error))?.to_owned()),
         None => None,
     };
+    let persist = duration(raw.persist, Duration::from_secs(600))?;
     let known = [("strict", HostKeys::Strict), ("accept-new", HostKeys::AcceptNew)];
     Ok(SshConfig {
         user,
@@ -91,6 +93,7 @@ pub(super) fn ssh(raw: RawSsh) -> Result<SshConfig, Fault> {
             None => vec!["rfleet".to_owned(), "receive".to_owned()],
         },
         connect_timeout: some_time(raw.connect_timeout, Duration::from_secs(10))?,
+        persist: (!persist.is_zero()).then_some(persist),
     })
 }
 

@@ -31,7 +31,7 @@ fn used() -> Probe {
             root: "uploads".into(),
             term: Term(2),
             primary: "web1".into(),
-            sequence: crate::model::Sequence(0),
+            position: crate::model::Position::default(),
         }),
         foreign_entries: None,
         free_bytes: Some(10_000),

@@ -1,0 +1,78 @@
+//! A run by configuration that changes something: one at a time, and it knows which hosts the runs
+//! before it could not reach.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use super::history::History;
+use super::index::Indexes;
+use super::run_lock::{self, Locked, RunLock};
+use super::state_dir::StateDir;
+use super::{Exit, complain};
+use crate::config::Config;
+use crate::push::RootReport;
+
+/// The run. Others wait for their time until it is dropped.
+#[derive(Debug)]
+pub(super) struct OwnRun {
+    state: StateDir,
+    _lock: RunLock,
+    history: History,
+    fleet: String,
+    members: Vec<String>,
+}
+
+impl OwnRun {
+    /// Begins a run of `command`; `None` if another one is going on, which was said then.
+    ///
+    /// # Errors
+    /// There is no usable state directory, which was said.
+    pub(super) fn begin(config: &Config, command: &str, quiet: bool) -> Result<Option<Self>, Exit> {
+        let failed = |error: String| {
+            complain(error);
+            Exit::Failed
+        };
+        let state = StateDir::open().map_err(failed)?;
+        let fleet = config.fleet.clone();
+        let locked = run_lock::take(&state, &fleet, command, now_s());
+        let locked = locked.map_err(|error| {
+            let path = state.path().join(format!("{fleet}.lock"));
+            failed(format!("{}: {error}", path.display()))
+        });
+        let lock = match locked? {
+            Locked::Ours(lock) => lock,
+            Locked::Held(who) => {
+                if !quiet {
+                    complain(format!("fleet {fleet}: {who}; nothing was done"));
+                }
+                return Ok(None);
+            }
+        };
+        let members = config.static_hosts().into_iter().map(|host| host.name).collect();
+        let history = History::load(&state, &fleet);
+        Ok(Some(OwnRun { state, _lock: lock, history, fleet, members }))
+    }
+
+    /// Hosts that are not to be tried yet, with the reason.
+    pub(super) fn held(&self) -> HashMap<String, String> {
+        self.history.held(now_s())
+    }
+
+    /// What is kept of each root.
+    pub(super) fn indexes(&self, verify_interval: Duration) -> Indexes {
+        Indexes::new(self.state.path().to_owned(), self.fleet.clone(), verify_interval)
+    }
+
+    /// Remembers what came of it for the next run.
+    pub(super) fn record(&mut self, reports: &[RootReport]) {
+        let recorded = self.history.record(&self.state, &self.fleet, reports, &self.members, now_s());
+        if let Err(error) = recorded {
+            tracing::warn!("which hosts could not be reached is not remembered: {error}");
+        }
+    }
+}
+
+/// The time, in seconds after 1970.
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}

@@ -1,0 +1,204 @@
+//! Listings and places of what is there now.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use rusqlite::{OptionalExtension, params};
+
+use super::row;
+use super::{Index, IndexError};
+use crate::model::{Digest, DirListing, DirectoryId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
+
+const BAD_NAME: IndexError = IndexError::Damaged("it holds a name that cannot be");
+
+/// Names of one file: the directory, and the name in it.
+type Names = Vec<(RelPath, Box<[u8]>)>;
+
+/// The names of each file that has several, in the order of a listing; the first of them is its first name.
+#[derive(Debug, Default)]
+pub struct SharedFiles(HashMap<(u64, u64), Names>);
+
+impl SharedFiles {
+    /// The first name of the file, if `name` in `dir` is another one.
+    fn link(&self, inode: &Inode, dir: &RelPath, name: &[u8]) -> Result<Option<Box<RelPath>>, IndexError> {
+        let Some((first_dir, first)) = self.0.get(&(inode.dev, inode.ino)).and_then(|names| names.first()) else {
+            return Ok(None);
+        };
+        if first_dir == dir && **first == *name {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(first_dir.join(first).map_err(|_| BAD_NAME)?)))
+    }
+
+    /// The directories that hold other names of the files in `dirs`.
+    pub fn related(&self, dirs: &BTreeSet<RelPath>) -> BTreeSet<RelPath> {
+        let groups = self.0.values().filter(|names| names.iter().any(|(dir, _)| dirs.contains(dir)));
+        groups.flatten().map(|(dir, _)| dir.clone()).collect()
+    }
+}
+
+impl Index {
+    /// All files that have several names.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn shared_files(&self) -> Result<SharedFiles, IndexError> {
+        let mut places = Paths::default();
+        let mut files: HashMap<(u64, u64), Names> = HashMap::new();
+        let mut statement = self.db.prepare_cached(
+            "SELECT dir, name, state, own, target FROM entries WHERE inode IS NOT NULL AND own IS NULL",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(found) = rows.next()? {
+            let version = row::version_of(found)?;
+            let dir = places.of(self, version.dir)?;
+            files.entry((version.inode.dev, version.inode.ino)).or_default().push((dir, version.node.name));
+        }
+        files.values_mut().for_each(|names| names.sort());
+        Ok(SharedFiles(files))
+    }
+
+    /// Gives every directory, in path order, to `visit`.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn each_directory(&self, shared: &SharedFiles, visit: &mut dyn FnMut(DirListing)) -> Result<(), IndexError> {
+        let mut ahead = vec![(RelPath::root(), self.root, self.root_meta()?)];
+        while let Some((path, own, meta)) = ahead.pop() {
+            let (listing, below) = self.directory(path, own, meta, shared)?;
+            let below = below.into_iter().rev().map(|(at, own)| {
+                let node = &listing.nodes[at];
+                Ok((listing.path.join(&node.name).map_err(|_| BAD_NAME)?, own, node.meta.clone()))
+            });
+            ahead.extend(below.collect::<Result<Vec<_>, IndexError>>()?);
+            visit(listing);
+        }
+        Ok(())
+    }
+
+    /// The directories `paths` (sorted) that are there, with all that they hold.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn directories(&self, paths: &BTreeSet<RelPath>, shared: &SharedFiles) -> Result<Vec<DirListing>, IndexError> {
+        let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
+        known.insert(RelPath::root(), (self.root, self.root_meta()?));
+        let mut listings = Vec::new();
+        for path in paths {
+            let Some((own, meta)) = self.find_directory(path, &mut known)? else { continue };
+            listings.push(self.directory(path.clone(), own, meta, shared)?.0);
+        }
+        Ok(listings)
+    }
+
+    /// Keeps the digest of a file that was read whole, if it is still the one that is recorded.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn note_digests(&self, readings: &[(RelPath, Seen, Digest)]) -> Result<(), IndexError> {
+        let transaction = self.db.unchecked_transaction()?;
+        let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
+        known.insert(RelPath::root(), (self.root, self.root_meta()?));
+        let mut one =
+            self.db.prepare_cached("UPDATE entries SET digest = ?4 WHERE dir = ?1 AND name = ?2 AND state = ?3")?;
+        let mut all =
+            self.db.prepare_cached("UPDATE entries SET digest = ?3 WHERE inode = ?1 AND own IS NULL AND state = ?2")?;
+        for (path, seen, digest) in readings {
+            let state = row::state_of(&seen.node, &seen.inode);
+            if seen.inode.shared {
+                all.execute(params![seen.inode.ino.cast_signed(), state, digest.0])?;
+            } else if let Some((parent, name)) = path.split()
+                && let Some((dir, _)) = self.find_directory(&parent, &mut known)?
+            {
+                one.execute(params![dir, name, state, digest.0])?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn find_directory(
+        &self,
+        path: &RelPath,
+        known: &mut BTreeMap<RelPath, (i64, Meta)>,
+    ) -> Result<Option<(i64, Meta)>, IndexError> {
+        if let Some(found) = known.get(path) {
+            return Ok(Some(found.clone()));
+        }
+        let Some((parent, name)) = path.split() else { return Ok(None) };
+        let Some((dir, _)) = self.find_directory(&parent, known)? else { return Ok(None) };
+        let mut statement = self.db.prepare_cached(
+            "SELECT dir, name, state, own, target FROM entries WHERE dir = ?1 AND name = ?2 AND own IS NOT NULL",
+        )?;
+        let mut rows = statement.query(params![dir, name])?;
+        let Some(found) = rows.next()? else { return Ok(None) };
+        let version = row::version_of(found)?;
+        let found = (version.own.map_or(0, |own| own.0), version.node.meta);
+        known.insert(path.clone(), found.clone());
+        Ok(Some(found))
+    }
+
+    /// One directory, and the positions and numbers of the directories in it.
+    fn directory(
+        &self,
+        path: RelPath,
+        own: i64,
+        meta: Meta,
+        shared: &SharedFiles,
+    ) -> Result<(DirListing, Vec<(usize, i64)>), IndexError> {
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut below = Vec::new();
+        let mut statement =
+            self.db.prepare_cached("SELECT dir, name, state, own, target FROM entries WHERE dir = ?1 ORDER BY name")?;
+        let mut rows = statement.query([own])?;
+        while let Some(found) = rows.next()? {
+            let mut version = row::version_of(found)?;
+            if let (true, Kind::File { link, .. }) = (version.inode.shared, &mut version.node.kind) {
+                *link = shared.link(&version.inode, &path, &version.node.name)?;
+            }
+            if let Some(own) = version.own {
+                below.push((nodes.len(), own.0));
+            }
+            nodes.push(version.node);
+        }
+        Ok((DirListing { path, meta, nodes }, below))
+    }
+
+    /// The path of `name` in the directory `dir`.
+    pub(super) fn path_of(&self, dir: DirectoryId, name: &[u8]) -> Result<RelPath, IndexError> {
+        Paths::default().of(self, dir)?.join(name).map_err(|_| BAD_NAME)
+    }
+
+    pub(super) fn root_meta(&self) -> Result<Meta, IndexError> {
+        let state: Vec<u8> = self.db.query_row("SELECT state FROM entries WHERE dir = 0", [], |row| row.get(0))?;
+        Ok(row::entry_of(b"", &state, None)?.0.meta)
+    }
+
+    /// Where the directory `own` is now; `None` if it is gone.
+    pub(super) fn place(&self, own: DirectoryId) -> Result<Option<Place>, IndexError> {
+        if own.0 == self.root {
+            return Ok(Some(Place { parent: None, name: Box::default(), meta: self.root_meta()? }));
+        }
+        let mut statement =
+            self.db.prepare_cached("SELECT dir, name, state, own, target FROM entries WHERE own = ?1")?;
+        let found = statement.query_row([own.0], |found| Ok(row::version_of(found))).optional()?.transpose()?;
+        Ok(found.map(|version| Place { parent: Some(version.dir), name: version.node.name, meta: version.node.meta }))
+    }
+}
+
+/// Paths of directories by number, each looked up once.
+#[derive(Default)]
+struct Paths(HashMap<DirectoryId, RelPath>);
+
+impl Paths {
+    fn of(&mut self, index: &Index, own: DirectoryId) -> Result<RelPath, IndexError> {
+        if let Some(path) = self.0.get(&own) {
+            return Ok(path.clone());
+        }
+        let place = index.place(own)?.ok_or(IndexError::Damaged("an entry lies in a directory that is not there"))?;
+        let path = match place.parent {
+            None => RelPath::root(),
+            Some(parent) => self.of(index, parent)?.join(&place.name).map_err(|_| BAD_NAME)?,
+        };
+        self.0.insert(own, path.clone());
+        Ok(path)
+    }
+}

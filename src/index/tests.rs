@@ -1,0 +1,198 @@
+//! A tree in memory, scanned as a filesystem is, and what the index says of it.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::model::{Changes, Inode, Kind, Meta, Node, RelPath, Seen, Timestamp};
+
+/// What a path is: its inode and, for files, the size.
+type Tree = BTreeMap<&'static str, (u64, Option<u64>)>;
+
+fn identity() -> Identity {
+    Identity { machine: "m".into(), path: "/src".into(), filter: String::new(), source: (1, 2, 3) }
+}
+
+fn seen(name: &str, ino: u64, size: Option<u64>, shared: bool) -> Seen {
+    let kind = size.map_or(Kind::Directory, Kind::file);
+    let meta = Meta { mode: 0o644, mtime: Timestamp { secs: 7, nanos: 1 }, ..Meta::default() };
+    let node = Node { name: name.as_bytes().into(), kind, meta };
+    Seen { node, inode: Inode { dev: 1, ino, shared, ctime: Timestamp { secs: 7, nanos: 1 } } }
+}
+
+fn scan(index: &mut Index, tree: &Tree, stamp: u64) -> Summary {
+    let mut merge = index.merge(Timestamp { secs: 100, nanos: 0 }).unwrap();
+    let links = |ino: u64| tree.values().filter(|(other, size)| *other == ino && size.is_some()).count();
+    let mut dirs: Vec<(RelPath, u64)> = vec![(RelPath::root(), 1)];
+    let subdirectories = tree.iter().filter(|(_, (_, size))| size.is_none());
+    dirs.extend(subdirectories.map(|(path, (ino, _))| (RelPath::new(path.as_bytes()).unwrap(), *ino)));
+    dirs.sort();
+    for (path, ino) in dirs {
+        let children = tree.iter().filter_map(|(child, (ino, size))| {
+            let child = RelPath::new(child.as_bytes()).unwrap();
+            let (parent, name) = child.split()?;
+            (parent == path).then(|| seen(std::str::from_utf8(name).unwrap(), *ino, *size, links(*ino) > 1))
+        });
+        let mut entries: Vec<Seen> = children.collect();
+        entries.sort_by(|a, b| a.node.name.cmp(&b.node.name));
+        merge.directory(&path, &seen("", ino, None, false), &entries, &mut |_| None).unwrap();
+    }
+    merge.finish(Stamp(stamp)).unwrap()
+}
+
+fn names(index: &Index) -> Vec<String> {
+    let mut found = Vec::new();
+    let shared = index.shared_files().unwrap();
+    index
+        .each_directory(&shared, &mut |dir| {
+            for node in &dir.nodes {
+                let link = node.kind.link().map(|link| format!("={link}")).unwrap_or_default();
+                found.push(format!("{}{link}", dir.path.join(&node.name).unwrap()));
+            }
+        })
+        .unwrap();
+    found.sort();
+    found
+}
+
+fn told(changes: &Changes) -> (Vec<String>, Vec<String>) {
+    let of = |versions: &[crate::model::Version]| {
+        let mut all: Vec<_> = versions.iter().map(|one| String::from_utf8_lossy(&one.node.name).into_owned()).collect();
+        all.sort();
+        all
+    };
+    (of(&changes.now), of(&changes.then))
+}
+
+fn fresh() -> (tempfile::TempDir, Index) {
+    let directory = tempfile::tempdir().unwrap();
+    let (index, condition) = Index::open(&directory.path().join("i.db"), &identity()).unwrap();
+    assert_eq!(condition, Condition::New);
+    (directory, index)
+}
+
+#[test]
+fn what_was_scanned_is_what_is_listed_and_nothing_changed_is_nothing_written() {
+    let (_directory, mut index) = fresh();
+    let tree = Tree::from([
+        ("a", (2, None)),
+        ("a/f", (3, Some(1))),
+        ("b", (4, None)),
+        ("b/g", (3, Some(1))),
+        ("x", (5, Some(9))),
+    ]);
+    let first = scan(&mut index, &tree, 1);
+    assert_eq!(names(&index), ["a", "a/f", "b", "b/g=a/f", "x"]);
+    assert_eq!((first.entries, first.changes), (5, 6));
+    let second = scan(&mut index, &tree, 2);
+    assert_eq!((second.changes, second.position), (0, first.position));
+    assert!(index.knows(first.position).unwrap());
+    assert!(!index.knows(Position { stamp: Stamp(2), ..first.position }).unwrap());
+    assert!(!index.knows(Position::default()).unwrap());
+}
+
+#[test]
+fn a_directory_that_moves_is_one_change_whatever_it_holds() {
+    let (_directory, mut index) = fresh();
+    let tree = Tree::from([("a", (2, None)), ("a/d", (6, None)), ("a/d/f", (3, Some(1))), ("z", (4, None))]);
+    let first = scan(&mut index, &tree, 1);
+    let tree = Tree::from([("q", (2, None)), ("q/f", (3, Some(1))), ("z", (4, None)), ("z/e", (6, None))]);
+    // `a` became `q`, `a/d` became `z/e`, and `f` moved from one to the other.
+    let second = scan(&mut index, &tree, 2);
+    assert_eq!(names(&index), ["q", "q/f", "z", "z/e"]);
+    let changes = index.changes_since(first.position).unwrap();
+    let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(told(&changes), (owned(&["e", "f", "q"]), owned(&["a", "d", "f"])));
+    assert_eq!((changes.entries_then, second.entries), (4, 4));
+}
+
+#[test]
+fn every_point_of_a_history_keeps_what_was_there() {
+    let (_directory, mut index) = fresh();
+    let trees = [
+        Tree::from([("a", (2, None)), ("a/f", (3, Some(1)))]),
+        Tree::from([("a", (2, None)), ("a/f", (3, Some(2))), ("n", (9, Some(1)))]),
+        Tree::from([("a", (8, Some(5))), ("n", (9, Some(1)))]),
+        Tree::from([("a", (8, Some(5)))]),
+    ];
+    let points: Vec<Position> = (1..).zip(&trees).map(|(stamp, tree)| scan(&mut index, tree, stamp).position).collect();
+    let since = |at: usize| told(&index.changes_since(points[at]).unwrap());
+    let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(since(0), (owned(&["a"]), owned(&["a", "f"])));
+    assert_eq!(since(1), (owned(&["a"]), owned(&["a", "f", "n"])));
+    assert_eq!(since(2), (owned(&[]), owned(&["n"])));
+    assert_eq!(since(3), (owned(&[]), owned(&[])));
+}
+
+#[test]
+fn the_past_goes_when_all_have_passed_it() {
+    let (_directory, mut index) = fresh();
+    let mut tree = Tree::from([("f", (3, Some(1)))]);
+    let first = scan(&mut index, &tree, 1).position;
+    tree.insert("f", (3, Some(2)));
+    let second = scan(&mut index, &tree, 2).position;
+    let at = |sequence| HostRecord { sequence, seen: 1000, ..HostRecord::default() };
+    index.set_host("fast", &at(second.sequence)).unwrap();
+    index.set_host("slow", &at(first.sequence)).unwrap();
+    index.forget_the_past(1000).unwrap();
+    assert!(index.knows(first).unwrap());
+    assert_eq!(told(&index.changes_since(first).unwrap()).1, ["f"]);
+    // Not heard of for longer than anybody waits.
+    index.set_host("fast", &HostRecord { seen: 100_000_000, ..at(second.sequence) }).unwrap();
+    index.forget_the_past(100_000_000).unwrap();
+    assert!(!index.knows(first).unwrap());
+    assert!(index.knows(second).unwrap());
+}
+
+#[test]
+fn an_index_of_something_else_is_built_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("i.db");
+    let tree = Tree::from([("f", (3, Some(1)))]);
+    let fill = || {
+        let (mut index, _) = Index::open(&file, &identity()).unwrap();
+        scan(&mut index, &tree, 1);
+    };
+    let reopened = |identity: &Identity| {
+        let (index, condition) = Index::open(&file, identity).unwrap();
+        (condition, index.entries().unwrap(), index.is_exchanged().unwrap())
+    };
+    fill();
+    assert_eq!(reopened(&identity()), (Condition::Known, 1, false));
+    let one_number = Identity { source: (9, 2, 3), ..identity() };
+    assert_eq!(reopened(&one_number), (Condition::Known, 1, false));
+    let other = Identity { source: (9, 2, 9), ..identity() };
+    assert_eq!(reopened(&other), (Condition::OtherSource, 0, true));
+    assert_eq!(reopened(&other), (Condition::Known, 0, true), "until a push of it was accepted");
+    Index::open(&file, &other).unwrap().0.accept().unwrap();
+    assert_eq!(reopened(&other), (Condition::Known, 0, false));
+    assert_eq!(reopened(&Identity { machine: "n".into(), ..other.clone() }).0, Condition::OtherMachine);
+    assert_eq!(reopened(&Identity { filter: "*.o".into(), machine: "n".into(), ..other }).0, Condition::OtherOptions);
+    fill();
+    for damage in [&b""[..], b"garbage", &[0; 5000]] {
+        std::fs::write(&file, damage).unwrap();
+        assert!(matches!(reopened(&identity()).0, Condition::Damaged | Condition::OtherVersion), "{damage:?}");
+        fill();
+    }
+    let length = std::fs::metadata(&file).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
+    assert!(reopened(&identity()).0 != Condition::Known || scan_fails(&file));
+    Index::open(&file, &identity()).unwrap().0.mark_damaged();
+    assert_eq!(reopened(&identity()).0, Condition::Damaged);
+}
+
+fn scan_fails(file: &std::path::Path) -> bool {
+    let (index, _) = Index::open(file, &identity()).unwrap();
+    index.each_directory(&SharedFiles::default(), &mut |_| {}).is_err()
+}
+
+#[test]
+fn a_scan_that_is_not_finished_has_not_happened() {
+    let (_directory, mut index) = fresh();
+    let tree = Tree::from([("f", (3, Some(1)))]);
+    let before = scan(&mut index, &tree, 1).position;
+    let mut merge = index.merge(Timestamp::default()).unwrap();
+    merge.directory(&RelPath::root(), &seen("", 1, None, false), &[], &mut |_| None).unwrap();
+    drop(merge);
+    assert_eq!(index.position().unwrap(), before);
+    assert_eq!(names(&index), ["f"]);
+}

@@ -1,0 +1,285 @@
+//! What the source holds, as plans need it: a listing in memory, or the index.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::index::{Index, IndexError, SharedFiles};
+use crate::model::{Digest, DirListing, Fidelity, Listing, ListingHasher, OwnerNames, Position, RelPath, Seen};
+use crate::payload::{Reading, Readings};
+use crate::plan::{Destination, HistoryPlan, Plan, PlanOptions, plan_changes};
+use crate::tree::{ContentReader, Parents, Root};
+
+/// How much is read at a time of a file that was renamed.
+const LOOK_BYTES: usize = 256 << 10;
+
+/// The directories of the source, as receivers of one fidelity see them.
+pub(super) struct Table {
+    /// In path order.
+    pub(super) directories: Vec<(RelPath, Digest)>,
+    pub(super) whole: Digest,
+    /// Files with several names; empty where the listing has them.
+    shared: SharedFiles,
+}
+
+impl Table {
+    fn digest(&self, path: &RelPath) -> Option<Digest> {
+        let at = self.directories.binary_search_by(|(dir, _)| dir.cmp(path)).ok()?;
+        Some(self.directories[at].1)
+    }
+}
+
+/// A listing and the digests of its directories, one for each.
+#[derive(Clone)]
+pub(super) struct Known {
+    pub(super) listing: Arc<Listing>,
+    pub(super) digests: Arc<Vec<Digest>>,
+}
+
+/// What the source holds.
+pub(super) enum Contents {
+    /// All of it, in memory.
+    Listed(Arc<Listing>),
+    /// By the index.
+    Indexed(Indexed),
+}
+
+/// What the source holds by its index.
+pub(super) struct Indexed {
+    pub(super) index: Arc<Mutex<Index>>,
+    /// Names of all owners that occur.
+    pub(super) names: OwnerNames,
+    /// What a host has that has everything.
+    pub(super) position: Position,
+    listings: Mutex<Vec<(BTreeSet<RelPath>, Known)>>,
+    histories: Mutex<Vec<Planned>>,
+}
+
+/// The point and the fidelity that a plan is for; `None` where there is none.
+type Planned = (Position, Fidelity, Option<Arc<History>>);
+
+/// A plan from history, shared by the hosts at one point.
+pub(super) struct History {
+    pub(super) listing: Arc<Listing>,
+    pub(super) plan: Arc<Plan>,
+}
+
+impl Indexed {
+    pub(super) fn new(index: Arc<Mutex<Index>>, names: OwnerNames, position: Position) -> Self {
+        Indexed { index, names, position, listings: Mutex::default(), histories: Mutex::default() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Index> {
+        // A panic in there leaves a transaction that was not committed.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn table(&self, fidelity: Fidelity) -> Result<Table, IndexError> {
+        let index = self.lock();
+        let shared = index.shared_files()?;
+        let mut whole = ListingHasher::default();
+        let mut directories = Vec::new();
+        index.each_directory(&shared, &mut |dir| {
+            let digest = dir.digest(fidelity, &self.names);
+            whole.add(&dir, &digest, fidelity, &self.names);
+            directories.push((dir.path, digest));
+        })?;
+        Ok(Table { directories, whole: whole.finish(), shared })
+    }
+
+    fn listing(&self, table: &Table, wanted: BTreeSet<RelPath>) -> Result<Known, IndexError> {
+        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = listings.iter().find(|(paths, _)| *paths == wanted) {
+            return Ok(known.clone());
+        }
+        let dirs = self.lock().directories(&wanted, &table.shared)?;
+        let listing = Listing { dirs: with_children(dirs), names: self.names.clone() };
+        let digests = listing.dirs.iter().map(|dir| table.digest(&dir.path).unwrap_or(Digest([0; 32])));
+        let known = Known { digests: Arc::new(digests.collect()), listing: Arc::new(listing) };
+        listings.push((wanted, known.clone()));
+        Ok(known)
+    }
+
+    /// The plan for hosts of `fidelity` that are at `from`; `None` where everything is to be compared.
+    pub(super) fn history(
+        &self,
+        from: Position,
+        fidelity: Fidelity,
+        delete: bool,
+        root: &Root,
+    ) -> Result<Option<Arc<History>>, IndexError> {
+        let mut histories = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., known)) = histories.iter().find(|(at, of, _)| (*at, *of) == (from, fidelity)) {
+            return Ok(known.clone());
+        }
+        let changes = self.lock().changes_since(from)?;
+        let options = PlanOptions { delete, fidelity, excluded: &|_, _| false };
+        let planned = plan_changes(&changes, self.names.clone(), &options);
+        let history = planned.map(|HistoryPlan { listing, mut plan }| {
+            confirm_reuses(&mut plan, &listing, root);
+            Arc::new(History { listing: Arc::new(listing), plan: Arc::new(plan) })
+        });
+        histories.push((from, fidelity, history.clone()));
+        Ok(history)
+    }
+}
+
+/// Makes sure that files that were renamed were not written to as well, with their times put back: a look
+/// at the own disk costs less than sending them.
+fn confirm_reuses(plan: &mut Plan, listing: &Listing, root: &Root) {
+    let mut parents = Parents::new(root);
+    let mut buffer = vec![0; LOOK_BYTES];
+    plan.confirm_reuses(&mut |reuse| {
+        let path = reuse.step.entry.path(listing);
+        let Ok(reader) = ContentReader::open(&mut parents, &path) else { return false };
+        let same = (reader.size_bytes(), reader.meta().mtime) == (reuse.content.size_bytes, reuse.content.mtime);
+        same && reader.digest(&mut buffer).is_ok_and(|digest| digest == reuse.digest)
+    });
+}
+
+/// Adds to `dirs` the directories that they hold, without what those hold: their attributes belong to
+/// what is compared.
+fn with_children(dirs: Vec<DirListing>) -> Vec<DirListing> {
+    let mut all: BTreeMap<RelPath, DirListing> = BTreeMap::new();
+    for dir in dirs {
+        for node in dir.nodes.iter().filter(|node| node.kind.is_directory()) {
+            if let Ok(path) = dir.path.join(&node.name) {
+                let stub = || DirListing { path: path.clone(), meta: node.meta.clone(), nodes: Vec::new() };
+                all.entry(path.clone()).or_insert_with(stub);
+            }
+        }
+        all.insert(dir.path.clone(), dir);
+    }
+    all.into_values().collect()
+}
+
+impl Contents {
+    /// The directories as receivers of `fidelity` see them.
+    ///
+    /// # Errors
+    /// The index fails.
+    pub(super) fn table(&self, fidelity: Fidelity) -> Result<Table, IndexError> {
+        match self {
+            Contents::Indexed(indexed) => indexed.table(fidelity),
+            Contents::Listed(listing) => {
+                let (digests, whole) = listing.digests(fidelity);
+                let directories = listing.dirs.iter().map(|dir| dir.path.clone()).zip(digests).collect();
+                Ok(Table { directories, whole, shared: SharedFiles::default() })
+            }
+        }
+    }
+
+    /// What is to be compared with `destination`: at least the directories that differ.
+    ///
+    /// # Errors
+    /// The index fails.
+    pub(super) fn listing(
+        &self,
+        table: &Table,
+        destination: &Destination,
+        hidden: &[RelPath],
+    ) -> Result<Known, IndexError> {
+        match self {
+            Contents::Listed(listing) => {
+                let digests = table.directories.iter().map(|(_, digest)| *digest);
+                Ok(Known { listing: Arc::clone(listing), digests: Arc::new(digests.collect()) })
+            }
+            Contents::Indexed(indexed) => indexed.listing(table, differing(table, destination, hidden)),
+        }
+    }
+
+    /// Who keeps the digests of what is read.
+    pub(super) fn readings(&self) -> Option<Box<dyn Readings>> {
+        match self {
+            Contents::Listed(_) => None,
+            Contents::Indexed(indexed) => {
+                Some(Box::new(Keeper { index: Arc::clone(&indexed.index), waiting: Vec::new() }))
+            }
+        }
+    }
+
+    /// Names of all owners that occur.
+    pub(super) fn names(&self) -> &OwnerNames {
+        match self {
+            Contents::Listed(listing) => &listing.names,
+            Contents::Indexed(indexed) => &indexed.names,
+        }
+    }
+
+    /// What a host has that has everything.
+    pub(super) fn position(&self) -> Position {
+        match self {
+            Contents::Listed(_) => Position::default(),
+            Contents::Indexed(indexed) => indexed.position,
+        }
+    }
+}
+
+/// Digests that wait to be kept.
+const READINGS: usize = 4096;
+
+/// Keeps the digests of what is read.
+struct Keeper {
+    index: Arc<Mutex<Index>>,
+    waiting: Vec<(RelPath, Seen, Digest)>,
+}
+
+impl Readings for Keeper {
+    fn note(&mut self, reading: Reading) {
+        self.waiting.push((reading.path, reading.seen, reading.digest));
+        if self.waiting.len() >= READINGS {
+            self.keep();
+        }
+    }
+}
+
+impl Keeper {
+    fn keep(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without a digest a file that cannot be told from its past by its times is sent again.
+        let _ = index.note_digests(&waiting);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.keep();
+    }
+}
+
+/// The directories of the source that a plan has to look into: the root, those that differ or that the
+/// host does not have, and those that hold other names of files in them.
+fn differing(table: &Table, destination: &Destination, hidden: &[RelPath]) -> BTreeSet<RelPath> {
+    let mut theirs = destination.directories.iter().peekable();
+    let mut wanted = BTreeSet::from([RelPath::root()]);
+    for (path, digest) in &table.directories {
+        while theirs.next_if(|(dir, _)| dir < path).is_some() {}
+        let same = theirs.peek().is_some_and(|(dir, their_digest)| dir == path && their_digest == digest);
+        if !same || destination.listed.contains_key(path) {
+            wanted.insert(path.clone());
+        }
+    }
+    wanted.extend(hidden.iter().filter_map(|path| Some(path.split()?.0)));
+    let nodes = destination.listed.values().flat_map(|dir| &dir.nodes);
+    wanted.extend(nodes.filter_map(|node| Some(node.kind.link()?.split()?.0)));
+    let related = table.shared.related(&wanted);
+    wanted.extend(related);
+    wanted
+}
+
+/// Tables by fidelity, each made once.
+#[derive(Default)]
+pub(super) struct Tables(Mutex<HashMap<(bool, bool), Arc<Table>>>);
+
+impl Tables {
+    pub(super) fn of(&self, contents: &Contents, fidelity: Fidelity) -> Result<Arc<Table>, IndexError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (fidelity.owner, fidelity.setuid);
+        if let Some(table) = known.get(&key) {
+            return Ok(Arc::clone(table));
+        }
+        let table = Arc::new(contents.table(fidelity)?);
+        known.insert(key, Arc::clone(&table));
+        Ok(table)
+    }
+}

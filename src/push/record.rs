@@ -1,0 +1,150 @@
+//! What is kept from one push to the next: the index, and where each host is in its history.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::RootJob;
+use crate::index::{Condition, HostRecord, Identity, Index, IndexError};
+use crate::model::{Fidelity, Position, Stamp, Timestamp};
+use crate::tree::Root;
+use crate::wire::Welcome;
+
+/// A host's record is written again after this, if nothing else changed.
+const SEEN_SECONDS: u64 = 3600;
+
+/// Where and how a push keeps what it learns.
+#[derive(Clone, Debug)]
+pub struct RecordJob {
+    /// The index's file.
+    pub file: PathBuf,
+    /// What tells this machine from others.
+    pub machine: String,
+    /// The patterns that are left out, as text.
+    pub filter: String,
+    /// A random number for the changes that this push finds.
+    pub stamp: Stamp,
+    /// The time at which the push began.
+    pub now: Timestamp,
+    /// After this everything on a host is compared again.
+    pub verify_interval: Duration,
+    /// Compare everything on every host.
+    pub full: bool,
+}
+
+/// What was kept.
+pub(super) struct Record {
+    pub(super) index: Arc<Mutex<Index>>,
+    pub(super) condition: Condition,
+    /// The source is another one than before, and that was not accepted yet.
+    pub(super) exchanged: bool,
+    positions: HashSet<Position>,
+    hosts: HashMap<String, HostRecord>,
+    job: RecordJob,
+}
+
+/// How a host is brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Approach {
+    /// By what changed since it was here last.
+    History(Position),
+    /// By comparing everything; where it is in history, if that is known.
+    Reconcile(Option<Position>),
+}
+
+impl Record {
+    /// Opens what is kept for `root`. Blocks.
+    ///
+    /// # Errors
+    /// The index can neither be read nor made.
+    pub(super) fn open(job: &RootJob, keep: &RecordJob, root: &Root, hosts: &[String]) -> Result<Self, IndexError> {
+        let source = root.identity().map_or((0, 0, 0), |identity| (identity.dev, identity.ino, identity.fsid));
+        let identity =
+            Identity { machine: keep.machine.clone(), path: job.path.clone(), filter: keep.filter.clone(), source };
+        let (index, condition) = Index::open(&keep.file, &identity)?;
+        let mut records = HashMap::new();
+        for host in hosts {
+            if let Some(record) = index.host(host)? {
+                records.insert(host.clone(), record);
+            }
+        }
+        Ok(Record {
+            condition,
+            exchanged: index.is_exchanged()?,
+            positions: index.positions()?.into_iter().collect(),
+            hosts: records,
+            job: keep.clone(),
+            index: Arc::new(Mutex::new(index)),
+        })
+    }
+
+    /// What an operator should know of it.
+    pub(super) fn note(&self) -> Option<String> {
+        let reason = self.condition.reason()?;
+        Some(format!("the index {reason}: it was built anew, and every host is compared"))
+    }
+
+    /// How `host` is brought up to date.
+    pub(super) fn approach(&self, job: &RootJob, host: &str, welcome: &Welcome) -> Approach {
+        let ours = |state: &&crate::wire::RootState| {
+            job.fleet.as_ref() == Some(&state.fleet) && state.root == job.name && state.term <= job.term
+        };
+        let at = welcome.state.as_ref().filter(ours).map(|state| state.position);
+        let at = at.filter(|position| self.positions.contains(position));
+        match (at, self.hosts.get(host)) {
+            (Some(position), Some(record)) if !self.is_due(record, welcome.fidelity) => Approach::History(position),
+            _ => Approach::Reconcile(at),
+        }
+    }
+
+    fn is_due(&self, record: &HostRecord, fidelity: Fidelity) -> bool {
+        let now = seconds(self.job.now);
+        let age = Duration::from_secs(now.saturating_sub(record.reconciled));
+        // A clock that was put back must not put off the comparison for ever.
+        let due = age >= self.job.verify_interval || record.reconciled > now;
+        self.job.full || due || record.incomplete || record.fidelity != Some(fidelity)
+    }
+
+    /// Remembers how a push to `host` ended.
+    ///
+    /// # Errors
+    /// The index fails.
+    pub(super) fn note_host(&self, host: &str, ended: Ended) -> Result<(), IndexError> {
+        let now = seconds(self.job.now);
+        let before = self.hosts.get(host).cloned().unwrap_or_default();
+        let record = HostRecord {
+            sequence: ended.position.sequence,
+            reconciled: if ended.reconciled { now } else { before.reconciled },
+            seen: now,
+            fidelity: Some(ended.fidelity),
+            incomplete: ended.incomplete,
+        };
+        let fresh = before.seen + SEEN_SECONDS > now;
+        if fresh && (HostRecord { seen: before.seen, ..record.clone() }) == before {
+            return Ok(());
+        }
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).set_host(host, &record)
+    }
+
+    /// Drops what nobody needs, and accepts the source if all was well.
+    pub(super) fn close(&self, accepted: bool) -> Result<(), IndexError> {
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        if accepted {
+            index.accept()?;
+        }
+        index.forget_the_past(seconds(self.job.now))
+    }
+}
+
+/// How a push to a host ended.
+pub(super) struct Ended {
+    pub(super) position: Position,
+    pub(super) reconciled: bool,
+    pub(super) fidelity: Fidelity,
+    pub(super) incomplete: bool,
+}
+
+fn seconds(time: Timestamp) -> u64 {
+    u64::try_from(time.secs).unwrap_or(0)
+}
