@@ -109,7 +109,8 @@ impl Context {
 pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) -> HostReport {
     let name = task.endpoint.name.clone();
     let monitor = Arc::clone(&context.job.monitor);
-    let mut session = Session { context: &context, host, task: &task, compare: false, report: HostReport::new(&name) };
+    let mut session =
+        Session { context: &context, host, task: &task, compare: false, left: false, report: HostReport::new(&name) };
     let mut outcome = session.run().await;
     if matches!(outcome, Err(SessionError::Drifted)) {
         // What is there is not what history says: it is looked at.
@@ -163,6 +164,8 @@ struct Session<'a> {
     task: &'a HostJob,
     /// Everything is to be compared.
     compare: bool,
+    /// Something was left there of which it is not sure whether it is gone.
+    left: bool,
     report: HostReport,
 }
 
@@ -265,7 +268,7 @@ impl Session<'_> {
         if from_history && self.report.problems.iter().any(surprise) {
             return Err(SessionError::Drifted);
         }
-        let incomplete = !self.report.problems.is_empty() || self.report.more_problems > 0;
+        let incomplete = self.left || !self.report.problems.is_empty() || self.report.more_problems > 0;
         let ended = Ended { position, reconciled: !from_history, fidelity: agreed.welcome.fidelity, incomplete };
         let name = self.report.name.clone();
         let noted = tokio::task::spawn_blocking(move || record.note_host(&name, ended)).await;
@@ -338,13 +341,12 @@ impl Session<'_> {
                         return Ok(None);
                     };
                     let (mut plan, listing) = (Arc::clone(&history.plan), Arc::clone(&history.listing));
-                    if !plan.removals.is_empty() {
-                        planning.confirm_removals(Arc::make_mut(&mut plan));
-                    }
-                    Ok(Some(Planned { plan, listing }))
+                    let left = !plan.removals.is_empty() && planning.confirm_removals(Arc::make_mut(&mut plan));
+                    Ok(Some((Planned { plan, listing }, left)))
                 })
                 .await?;
-            if let Some(planned) = planned {
+            if let Some((planned, left)) = planned {
+                self.left = left;
                 return Ok((source, agreed, planned));
             }
             agreed.approach = Approach::Reconcile(Some(from));
@@ -402,16 +404,17 @@ impl Session<'_> {
         let names = source.contents.names();
         let mut destination = inventory::fetch(channel, names, &table, &hidden, inventory, &excluded).await?;
         let planning = Arc::clone(source);
-        let (plan, listing) = self
+        let (plan, listing, left) = self
             .aside(move || {
                 let known = planning.contents.listing(&table, &destination, &hidden)?;
                 let options = PlanOptions { delete, fidelity, excluded: &excluded };
                 let listing = mark_hidden(known.listing, &mut destination, &hidden);
                 let mut plan = plan(&listing, &known.digests, &destination, &options);
-                planning.confirm_removals(&mut plan);
-                Ok((plan, listing))
+                let left = planning.confirm_removals(&mut plan);
+                Ok((plan, listing, left))
             })
             .await?;
+        self.left = left;
         if let (Some(_), Some(past)) = (at, past) {
             self.note_drift(&plan, &listing, &past);
         }

@@ -47,8 +47,9 @@ impl Counts {
 
 impl Source {
     /// Takes back the removals of what is there after all: a name that is renamed over while its
-    /// directory is listed can be missing from the list. When in doubt, it is there.
-    pub(super) fn confirm_removals(&self, plan: &mut Plan) {
+    /// directory is listed can be missing from the list. When in doubt, it is there. Whether any was: then
+    /// the host has something of which the index says that it is gone.
+    pub(super) fn confirm_removals(&self, plan: &mut Plan) -> bool {
         let mut parents = Parents::new(&self.root);
         let mut is_gone = |path: &RelPath| {
             let looked = parents.parent(path).and_then(|(dir, name)| dir.stat(name));
@@ -59,6 +60,7 @@ impl Source {
         let taken_back = (before - plan.removals.len()) as u64;
         plan.totals.deleted -= taken_back;
         plan.totals.overwritten -= taken_back;
+        taken_back > 0
     }
 }
 

@@ -178,6 +178,7 @@ fn the_document_has_exactly_the_documented_keys() {
               "bytes_sent": 1258291,
               "created": 12,
               "deleted": 1,
+              "drifted": 0,
               "error": null,
               "files_sent": 15,
               "literal_bytes": 1048576,
