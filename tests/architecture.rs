@@ -140,7 +140,12 @@ const OUTSIDE: &[Outside] = &[
             "std::net::TcpListener",
             "std::net::UdpSocket",
             "std::os::unix::net",
-            "tokio::net",
+            // Not `tokio::net::unix::pipe`: a pipe is what a link gives to write to.
+            "tokio::net::TcpStream",
+            "tokio::net::TcpListener",
+            "tokio::net::UdpSocket",
+            "tokio::net::UnixStream",
+            "tokio::net::UnixListener",
         ],
         only: &["transport", "discovery", "cli"],
         why: "sockets belong to the rim",
