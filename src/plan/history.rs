@@ -68,6 +68,13 @@ fn source(changes: &Changes, moved: &Moved, names: OwnerNames) -> Option<(Listin
         inodes.insert(path, version.inode);
         directories.entry(dir).or_default().push(version.node.clone());
     }
+    // What went from a directory goes, even if the directory does not look changed.
+    for (own, _) in &moved.slot_of {
+        let Some(place) = changes.places.get(own) else { continue };
+        let dir = moved.path_now(*own)?;
+        metas.entry(dir.clone()).or_insert_with(|| place.meta.clone());
+        directories.entry(dir).or_default();
+    }
     links.mark(&mut directories);
     let dirs = directories.into_iter().map(|(path, nodes)| {
         let meta = metas.get(&path).cloned().unwrap_or_default();

@@ -84,6 +84,7 @@ const OPERATIONS: &[(usize, &str, Operation)] = &[
     (1, "retarget", Editor::retarget),
     (2, "change kind", Editor::change_kind),
     (1, "rm", Editor::remove_file),
+    (1, "rm, directory untouched", Editor::remove_quietly),
     (1, "rm -r", Editor::remove),
 ];
 
@@ -433,6 +434,16 @@ impl Editor {
     fn remove_file(&mut self) -> Done {
         let Some(path) = self.one(|_, kind| kind != Kind::Dir) else { return Ok(None) };
         fs::remove_file(self.at(&path))?;
+        Ok(Some(path))
+    }
+
+    /// The directory has the time that it had before: its list is all that tells.
+    fn remove_quietly(&mut self) -> Done {
+        let Some(path) = self.one(|_, kind| kind != Kind::Dir) else { return Ok(None) };
+        let dir = self.at(parent_of(&path));
+        let before = fs::metadata(&dir)?;
+        fs::remove_file(self.at(&path))?;
+        set_time(&dir, (before.mtime(), before.mtime_nsec()));
         Ok(Some(path))
     }
 
