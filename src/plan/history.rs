@@ -210,13 +210,14 @@ fn reuse(plan: &mut Plan, listing: &Listing, changes: &Changes, moved: &Moved, i
             Some((content(&version.node, &version.inode)?, (path, version.digest?)))
         })
         .collect();
+    let going = going(plan, listing);
     let mut saved = 0;
     let reuses = &mut plan.reuses;
     plan.files.retain(|file| {
         let path = file.step.entry.path(listing);
         let (_, node) = file.step.entry.of(listing);
         let found = inodes.get(&path).and_then(|inode| content(node, inode)).and_then(|content| olds.get(&content));
-        let Some((from, digest)) = found.filter(|(from, _)| *from != path) else { return true };
+        let Some((from, digest)) = found.filter(|(from, _)| *from != path && going.contains(from)) else { return true };
         let size_bytes = node.kind.size_bytes();
         saved += size_bytes;
         let content = Basis { size_bytes, mtime: node.meta.mtime };
@@ -227,6 +228,15 @@ fn reuse(plan: &mut Plan, listing: &Listing, changes: &Changes, moved: &Moved, i
     if plan.files.is_empty() {
         plan.totals.need_bytes = 0;
     }
+}
+
+/// The names on the host that will not be names of what they are names of now. Any other stays beside the new
+/// name: another file of the same content may have taken it over, and the two are not one.
+fn going(plan: &Plan, listing: &Listing) -> HashSet<RelPath> {
+    let files = plan.files.iter().map(|file| file.step);
+    let replaced = files.chain(plan.links.iter().map(|link| link.step)).chain(plan.symlinks.iter().copied());
+    let replaced = replaced.chain(plan.directories.iter().copied()).map(|step| step.entry.path(listing));
+    replaced.chain(plan.removals.iter().map(|removal| removal.path.clone())).collect()
 }
 
 /// Paths that differ at the host from what it was taken to have.
