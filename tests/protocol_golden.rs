@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 use rfleet::delta::{SignatureSpec, Signer};
 use rfleet::model::{
-    Attribute, Digest, DirListing, Expected, Fidelity, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, Position,
-    Problem, ProblemKind, RelPath, Sequence, SpecialKind, Stamp, Term, Timestamp,
+    ACCESS_ACL, AclMap, Attribute, AttributeFidelity, Attributes, Digest, DirListing, Expected, Fidelity, Kind,
+    Listing, Meta, Node, OwnerFidelity, OwnerMap, OwnerNames, Position, Problem, ProblemKind, RelPath, Sequence,
+    SpecialKind, Stamp, Term, TimeFidelity, Timestamp,
 };
 use rfleet::wire::{
     Begin, BlockReader, BlockWriter, Change, Committed, FrameKind, HEADER_BYTES, Hello, Inventory, PROTOCOL_MAX,
@@ -32,7 +33,13 @@ fn path(name: &str) -> RelPath {
 }
 
 fn meta() -> Meta {
-    Meta { mode: 0o644, uid: 33, gid: 33, mtime: Timestamp { secs: 1_700_000_000, nanos: 5 }, attributes: Vec::new() }
+    Meta {
+        mode: 0o644,
+        uid: 33,
+        gid: 33,
+        mtime: Timestamp { secs: 1_700_000_000, nanos: 5 },
+        attributes: Attributes::default(),
+    }
 }
 
 fn was_file() -> Expected {
@@ -55,6 +62,7 @@ fn hello() -> Hello {
         read_only: false,
         checksum: false,
         adopt: false,
+        attributes: true,
     }
 }
 
@@ -110,6 +118,15 @@ fn changes() -> Vec<(&'static str, Change)> {
         ("SetMeta", Change::SetMeta { path: path("a"), meta: meta(), was: was_file() }),
         ("Remove", Change::Remove { path: path("old"), was: Expected::Directory }),
         ("SetDirectoryMeta", Change::SetDirectoryMeta { path: path(""), meta: meta() }),
+        (
+            "Special",
+            Change::Special {
+                path: path("tty"),
+                kind: SpecialKind::CharDevice { major: 4, minor: 300 },
+                meta: meta(),
+                was: Expected::Nothing,
+            },
+        ),
     ]
 }
 
@@ -124,7 +141,7 @@ fn to_primary() -> Vec<(&'static str, ToPrimary)> {
     let welcome = Welcome {
         protocol: 1,
         software: "0.1.0".into(),
-        fidelity: Fidelity { owner: true, setuid: false },
+        fidelity: fidelity(),
         allow_delete: true,
         state: Some(state),
         free_bytes: 1 << 40,
@@ -136,6 +153,7 @@ fn to_primary() -> Vec<(&'static str, ToPrimary)> {
     let mut owners = OwnerMap::default();
     owners.users.insert(33, Some(48));
     owners.groups.insert(1000, None);
+    owners.acl = AclMap { users: [(33, 48)].into(), groups: [(1000, 7)].into() };
     let digest = Digest([0x11; 32]);
     let inventory = Inventory { digest, directories: 3, entries: 200, unreadable: vec![problem.clone()] };
     let committed =
@@ -180,6 +198,22 @@ fn compressible() -> (Record, Vec<u8>) {
     (Record::File { path: path("a.php"), meta: meta(), bytes: 600, digest }, content)
 }
 
+/// The owner may do all, user 33 may read, others nothing.
+const ACL: &[u8] = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x04\0\x21\0\0\0\x04\0\x04\0\xff\xff\xff\xff\
+    \x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+
+/// What a receiver says that holds much, to the second.
+fn fidelity() -> Fidelity {
+    Fidelity {
+        owner: OwnerFidelity::Fixed { uid: 33, gid: 7 },
+        setuid: false,
+        attributes: AttributeFidelity { trusted: false, label: false, ..AttributeFidelity::FULL },
+        pipes: true,
+        devices: false,
+        times: TimeFidelity { first: -(1 << 31), last: (1 << 31) - 1, step_nanos: 1_000_000_000 },
+    }
+}
+
 /// The root with one entry of each kind, attributes and owners included.
 fn listing() -> Listing {
     let node = |name: &str, kind: Kind| Node { name: name.as_bytes().into(), kind, meta: meta() };
@@ -196,7 +230,8 @@ fn listing() -> Listing {
         node("socket", Kind::Special(SpecialKind::Socket)),
         node("symlink", Kind::Symlink { target }),
     ];
-    nodes[1].meta.attributes = vec![Attribute { name: b"user.x".to_vec(), value: b"y".to_vec() }];
+    let attribute = |name: &[u8], value: &[u8]| Attribute { name: name.to_vec(), value: value.to_vec() };
+    nodes[1].meta.attributes = Attributes::new(vec![attribute(ACCESS_ACL, ACL), attribute(b"user.x", b"y")]).unwrap();
     let mut names = OwnerNames::default();
     names.users.insert(33, Some("www-data".into()));
     names.groups.insert(33, None);
@@ -235,7 +270,7 @@ fn encoded() -> Golden {
         golden.insert(format!("record/{name}"), block.take_frame(None));
     }
     for (name, listing) in [("all-kinds", listing()), ("one-file", small_listing())] {
-        for (suffix, fidelity) in [("full", Fidelity::FULL), ("none", Fidelity { owner: false, setuid: false })] {
+        for (suffix, fidelity) in [("full", Fidelity::FULL), ("some", fidelity()), ("none", Fidelity::LEAST)] {
             let (directories, whole) = listing.digests(fidelity);
             golden.insert(format!("digest/{name}/{suffix}/directory"), directories[0].0.to_vec());
             golden.insert(format!("digest/{name}/{suffix}/whole"), whole.0.to_vec());

@@ -45,6 +45,7 @@ pub(super) fn unconfigured(
         filter: excludes(options.exclude.iter())?,
         excluded: Vec::new(),
         delete: request.delete,
+        attributes: options.xattrs,
         max_delete: request.max_delete.unwrap_or(DeleteLimit::Default),
         local_destinations: Vec::new(),
         receivers: Vec::new(),

@@ -77,6 +77,9 @@ pub(super) struct Options {
     /// Compare contents, not sizes and times
     #[arg(long)]
     checksum: bool,
+    /// Sync extended attributes and ACLs too (with a configuration, each root says so itself)
+    #[arg(short = 'X', long)]
+    pub(super) xattrs: bool,
     /// Leave alone what matches, on both sides; gitignore syntax (repeatable)
     #[arg(long, value_name = "GLOB")]
     pub(super) exclude: Vec<String>,
@@ -140,6 +143,9 @@ pub(super) fn usage(message: impl std::fmt::Display) -> Exit {
 /// Runs one cycle and reports it.
 pub(super) fn cycle(global: &Global, paths: &[String], options: &Options, request: Request) -> Exit {
     let prepared = match paths {
+        [] if options.xattrs => {
+            Err(usage("--xattrs goes with SRC DEST; with a configuration each root's `xattrs` decides"))
+        }
         [] => configured(global, options, &request),
         [_] => Err(usage("a destination is missing: rfleet push SRC DEST [DEST ...]")),
         [source, destinations @ ..] => unconfigured(source, destinations, options, &request).map(Some),
@@ -286,6 +292,8 @@ pub(super) struct Root {
     /// The patterns of the filter.
     pub(super) excluded: Vec<String>,
     pub(super) delete: bool,
+    /// Extended attributes are synced.
+    pub(super) attributes: bool,
     pub(super) max_delete: DeleteLimit,
     pub(super) local_destinations: Vec<PathBuf>,
     /// What to run for this root on each endpoint.
@@ -328,6 +336,7 @@ impl Cycle {
             filter: root.filter.clone(),
             delete: root.delete,
             checksum: options.checksum,
+            attributes: root.attributes,
             dry_run: request.dry_run,
             itemize: request.itemize,
             record: self.index.as_ref().map(|index| index.of(root, request.full)),
@@ -437,6 +446,7 @@ fn configured_root(
         filter: excludes(root.exclude.iter().chain(&options.exclude))?,
         excluded: root.exclude.clone(),
         delete: root.delete,
+        attributes: root.xattrs,
         max_delete: request.max_delete.or(root.max_delete).unwrap_or(DeleteLimit::Default),
         local_destinations: Vec::new(),
         receivers: members.iter().map(|member| member.receiver_of(config, root)).collect(),

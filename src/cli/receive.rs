@@ -83,6 +83,8 @@ fn policy(config: &Config) -> Policy {
         allow_delete: config.receive.allow_delete,
         owner: config.receive.owner.clone(),
         setuid: config.receive.setuid,
+        devices: config.receive.devices,
+        labels: config.receive.labels,
         durability: config.receive.durability,
     }
 }

@@ -21,6 +21,8 @@ pub struct RootConfig {
     pub exclude: Vec<String>,
     /// Whether what vanished here is deleted on the secondaries.
     pub delete: bool,
+    /// Whether extended attributes and ACLs are synced.
+    pub xattrs: bool,
     /// How many deletions a cycle may do; `None`: the file does not say.
     pub max_delete: Option<DeleteLimit>,
     /// A file that must exist in the source; a relative name.
@@ -179,8 +181,10 @@ pub struct ReceiveConfig {
     pub owner: OwnerPolicy,
     /// Whether setuid and setgid bits are kept.
     pub setuid: bool,
-    /// Whether device nodes are made.
+    /// Whether named pipes and devices are made.
     pub devices: bool,
+    /// Whether attributes of security modules, other than capabilities, are set.
+    pub labels: bool,
     /// What is on disk before a commit is acknowledged.
     pub durability: Durability,
     /// How long replaced and deleted files are kept; `None` if they are not.

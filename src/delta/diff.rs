@@ -176,6 +176,21 @@ impl<'s> Differ<'s> {
         }
     }
 
+    /// Takes a hole of `bytes` in the new content: what comes before it is decided and handed out, the zeros are
+    /// neither searched for nor handed out. Behind it the basis is taken to go on as far on.
+    pub fn pass_hole(&mut self, bytes: u64, sink: &mut impl FnMut(Op<'_>)) {
+        self.decide(true, sink);
+        self.out.flush(sink);
+        self.content_bytes += bytes;
+        self.decided_bytes += bytes;
+        let block = u64::from(self.signature.spec().block_bytes);
+        let follow = self.progress().follow;
+        self.mode = match follow.next_multiple_of(block) - follow {
+            0 => Mode::Aligned { expected: follow / block },
+            left => Mode::Skipping { left },
+        };
+    }
+
     /// How far the content is decided, and where in the basis it is.
     pub fn progress(&self) -> Progress {
         let unmatched_bytes = self.decided_bytes - self.met.0;

@@ -80,6 +80,15 @@ impl PatchCheck {
             }
             Op::Literal(bytes) => bytes.len() as u64,
         };
+        self.made(len)
+    }
+
+    /// Judges a hole of `len` bytes, which is an operation like another.
+    pub fn check_hole(&mut self, len: u64) -> Result<(), PatchError> {
+        self.made(len)
+    }
+
+    fn made(&mut self, len: u64) -> Result<(), PatchError> {
         if len == 0 {
             return Err(PatchError::Empty);
         }

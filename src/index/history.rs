@@ -64,28 +64,33 @@ impl Index {
 
     fn current(&self, since: i64) -> Result<Vec<Current>, IndexError> {
         let mut statement = self.db.prepare_cached(
-            "SELECT dir, name, state, own, target, content FROM entries INDEXED BY by_sequence \
+            "SELECT dir, name, state, own, target, attributes, content FROM entries INDEXED BY by_sequence \
              WHERE sequence > ?1 AND dir > 0",
         )?;
         collect(&mut statement, params![since], |row| {
-            Ok(Current { version: row::version_of(row)?, content: row.get(5)? })
+            Ok(Current { version: row::version_of(row)?, content: row.get(6)? })
         })
     }
 
     fn past(&self, since: i64) -> Result<Vec<Version>, IndexError> {
         let mut statement = self.db.prepare_cached(
-            "SELECT dir, name, state, own, target, digest FROM past WHERE until > ?1 AND since <= ?1 AND dir > 0",
+            "SELECT dir, name, state, own, target, attributes, digest FROM past WHERE until > ?1 AND since <= ?1 AND dir > 0",
         )?;
         collect(&mut statement, params![since], |row| {
-            Ok(Version { digest: row::digest_of(row, 5)?, ..row::version_of(row)? })
+            Ok(Version { digest: row::digest_of(row, 6)?, ..row::version_of(row)? })
         })
     }
 
     fn root_meta_at(&self, since: i64) -> Result<Option<Meta>, IndexError> {
-        let mut statement =
-            self.db.prepare_cached("SELECT state FROM past WHERE until > ?1 AND since <= ?1 AND dir = 0")?;
-        let state: Option<Vec<u8>> = statement.query_row([since], |row| row.get(0)).optional()?;
-        state.map(|state| Ok(row::entry_of(b"", &state, None)?.0.meta)).transpose()
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT state, attributes FROM past WHERE until > ?1 AND since <= ?1 AND dir = 0")?;
+        let found: Option<(Vec<u8>, Option<Vec<u8>>)> =
+            statement.query_row([since], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let meta = |(state, attributes): (Vec<u8>, Option<Vec<u8>>)| {
+            Ok(row::entry_of(b"", &state, None, attributes.as_deref())?.0.meta)
+        };
+        found.map(meta).transpose()
     }
 
     /// The names, as they were and are, of files that have or had several and of which one has changed.
@@ -93,7 +98,7 @@ impl Index {
         let shared = now.iter().chain(then).filter(|version| version.inode.shared);
         let inodes: HashSet<(u64, u64)> = shared.map(|version| (version.inode.dev, version.inode.ino)).collect();
         let mut statement = self.db.prepare_cached(
-            "SELECT dir, name, state, own, target FROM entries \
+            "SELECT dir, name, state, own, target, attributes FROM entries \
              WHERE inode = ?1 AND own IS NULL AND sequence <= ?2 AND dir > 0",
         )?;
         let mut names = Vec::new();

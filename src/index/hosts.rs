@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::{Index, IndexError, number, sequence};
-use crate::model::{Fidelity, Sequence};
+use crate::model::Sequence;
 
 /// A host that was not heard of for so long is compared anew when it comes back.
 const KEEP_SECONDS: u64 = 30 * 24 * 3600;
@@ -20,14 +20,10 @@ pub struct HostRecord {
     pub reconciled: u64,
     /// When it was last heard of, in seconds since 1970.
     pub seen: u64,
-    /// What it could hold then.
-    pub fidelity: Option<Fidelity>,
+    /// What it could hold then, as a text; empty where that is not known.
+    pub fidelity: String,
     /// Not everything could be brought over: everything is to be compared.
     pub incomplete: bool,
-}
-
-fn fidelity_number(fidelity: Option<Fidelity>) -> i64 {
-    fidelity.map_or(-1, |fidelity| i64::from(fidelity.owner) | i64::from(fidelity.setuid) << 1)
 }
 
 impl Index {
@@ -40,12 +36,11 @@ impl Index {
             .db
             .prepare_cached("SELECT sequence, reconciled, seen, fidelity, incomplete FROM hosts WHERE host = ?1")?;
         let found = statement.query_row([host], |row| {
-            let fidelity: i64 = row.get(3)?;
             Ok(HostRecord {
                 sequence: sequence(row.get(0)?),
                 reconciled: row.get::<_, i64>(1)?.cast_unsigned(),
                 seen: row.get::<_, i64>(2)?.cast_unsigned(),
-                fidelity: (fidelity >= 0).then_some(Fidelity { owner: fidelity & 1 != 0, setuid: fidelity & 2 != 0 }),
+                fidelity: row.get(3)?,
                 incomplete: row.get(4)?,
             })
         });
@@ -62,7 +57,7 @@ impl Index {
             number(record.sequence),
             record.reconciled.cast_signed(),
             record.seen.cast_signed(),
-            fidelity_number(record.fidelity),
+            record.fidelity,
             record.incomplete,
         ])?;
         Ok(())

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row;
 use super::{Index, IndexError};
-use crate::model::{Digest, DirListing, DirectoryId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
+use crate::model::{AclName, Digest, DirListing, DirectoryId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
 
 const BAD_NAME: IndexError = IndexError::Damaged("it holds a name that cannot be");
 
@@ -45,7 +45,7 @@ impl Index {
         let mut places = Paths::default();
         let mut files: HashMap<(u64, u64), Names> = HashMap::new();
         let mut statement = self.db.prepare_cached(
-            "SELECT dir, name, state, own, target FROM entries WHERE inode IS NOT NULL AND own IS NULL",
+            "SELECT dir, name, state, own, target, attributes FROM entries WHERE inode IS NOT NULL AND own IS NULL",
         )?;
         let mut rows = statement.query([])?;
         while let Some(found) = rows.next()? {
@@ -55,6 +55,19 @@ impl Index {
         }
         files.values_mut().for_each(|names| names.sort());
         Ok(SharedFiles(files))
+    }
+
+    /// Users and groups that ACLs name, or did.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn acl_names(&self) -> Result<Vec<AclName>, IndexError> {
+        let mut statement = self.db.prepare_cached("SELECT is_group, id FROM acl_names")?;
+        let names = statement.query_map([], |row| {
+            let id = row.get(1)?;
+            Ok(if row.get(0)? { AclName::Group(id) } else { AclName::User(id) })
+        })?;
+        Ok(names.collect::<Result<_, _>>()?)
     }
 
     /// Gives every directory, in path order, to `visit`.
@@ -126,7 +139,7 @@ impl Index {
         let Some((parent, name)) = path.split() else { return Ok(None) };
         let Some((dir, _)) = self.find_directory(&parent, known)? else { return Ok(None) };
         let mut statement = self.db.prepare_cached(
-            "SELECT dir, name, state, own, target FROM entries WHERE dir = ?1 AND name = ?2 AND own IS NOT NULL",
+            "SELECT dir, name, state, own, target, attributes FROM entries WHERE dir = ?1 AND name = ?2 AND own IS NOT NULL",
         )?;
         let mut rows = statement.query(params![dir, name])?;
         let Some(found) = rows.next()? else { return Ok(None) };
@@ -146,8 +159,9 @@ impl Index {
     ) -> Result<(DirListing, Vec<(usize, i64)>), IndexError> {
         let mut nodes: Vec<Node> = Vec::new();
         let mut below = Vec::new();
-        let mut statement =
-            self.db.prepare_cached("SELECT dir, name, state, own, target FROM entries WHERE dir = ?1 ORDER BY name")?;
+        let mut statement = self.db.prepare_cached(
+            "SELECT dir, name, state, own, target, attributes FROM entries WHERE dir = ?1 ORDER BY name",
+        )?;
         let mut rows = statement.query([own])?;
         while let Some(found) = rows.next()? {
             let mut version = row::version_of(found)?;
@@ -168,8 +182,11 @@ impl Index {
     }
 
     pub(super) fn root_meta(&self) -> Result<Meta, IndexError> {
-        let state: Vec<u8> = self.db.query_row("SELECT state FROM entries WHERE dir = 0", [], |row| row.get(0))?;
-        Ok(row::entry_of(b"", &state, None)?.0.meta)
+        let (state, attributes): (Vec<u8>, Option<Vec<u8>>) =
+            self.db.query_row("SELECT state, attributes FROM entries WHERE dir = 0", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        Ok(row::entry_of(b"", &state, None, attributes.as_deref())?.0.meta)
     }
 
     /// Where the directory `own` is now; `None` if it is gone.
@@ -178,7 +195,7 @@ impl Index {
             return Ok(Some(Place { parent: None, name: Box::default(), meta: self.root_meta()? }));
         }
         let mut statement =
-            self.db.prepare_cached("SELECT dir, name, state, own, target FROM entries WHERE own = ?1")?;
+            self.db.prepare_cached("SELECT dir, name, state, own, target, attributes FROM entries WHERE own = ?1")?;
         let found = statement.query_row([own.0], |found| Ok(row::version_of(found))).optional()?.transpose()?;
         Ok(found.map(|version| Place { parent: Some(version.dir), name: version.node.name, meta: version.node.meta }))
     }

@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use super::row::{self, State};
 use super::{Index, IndexError, number};
-use crate::model::{Digest, Inode, Kind, Node, Position, RelPath, Seen, Stamp, Timestamp};
+use crate::model::{AclName, Attributes, Digest, Inode, Kind, Node, Position, RelPath, Seen, Stamp, Timestamp};
 
 /// Kernels stamp files by a clock that ticks every 1 to 10 ms, or finer; twice that is safe.
 const TICK_NANOS: i128 = 20_000_000;
@@ -26,8 +26,14 @@ pub struct Summary {
     pub entries: u64,
 }
 
-/// Reads a file again of which the times cannot tell whether it changed; `None` if that is not possible.
-pub type Look<'a> = dyn FnMut(&Seen) -> Option<Digest> + 'a;
+/// Looks again at an entry that is new or not as it was.
+pub trait Look {
+    /// Reads a file of which the times cannot tell whether it changed; `None` if that is not possible.
+    fn content(&mut self, seen: &Seen) -> Option<Digest>;
+
+    /// Its extended attributes.
+    fn attributes(&mut self, seen: &Seen) -> Attributes;
+}
 
 /// A scan under way. Dropped before [`Merge::finish`] it has not happened.
 pub struct Merge<'i> {
@@ -72,8 +78,8 @@ struct Old {
 /// What is to be done about one name.
 enum Finding<'s> {
     Vanished { name: Box<[u8]>, own: Option<(i64, Inode)> },
-    Appeared(&'s Seen),
-    Differs(&'s Seen, Box<Old>),
+    Appeared(&'s mut Seen),
+    Differs(&'s mut Seen, Box<Old>),
 }
 
 impl Index {
@@ -105,7 +111,8 @@ impl Index {
 
 impl Merge<'_> {
     /// Takes in the next directory of the scan: its path, what it is itself, and what it holds, sorted by
-    /// name. Directories come in path order.
+    /// name. Directories come in path order. Extended attributes are asked for where something changed; those
+    /// of the root itself are known.
     ///
     /// # Errors
     /// The database fails.
@@ -113,8 +120,8 @@ impl Merge<'_> {
         &mut self,
         path: &RelPath,
         itself: &Seen,
-        entries: &[Seen],
-        look: &mut Look<'_>,
+        entries: &mut [Seen],
+        look: &mut dyn Look,
     ) -> Result<(), IndexError> {
         let Some(dir) = self.enter(path)? else { return Ok(()) };
         if path.is_root() {
@@ -134,8 +141,14 @@ impl Merge<'_> {
                     let orphan = Orphan { own, row: Some((dir, name)) };
                     self.orphans.entry((inode.dev, inode.ino)).or_default().push(orphan);
                 }
-                Finding::Appeared(seen) => self.appeared(dir, seen, &mut level)?,
-                Finding::Differs(seen, old) => self.differs(dir, seen, &old, &mut level, look)?,
+                Finding::Appeared(seen) => {
+                    seen.node.meta.attributes = look.attributes(seen);
+                    self.appeared(dir, seen, &mut level)?;
+                }
+                Finding::Differs(seen, old) => {
+                    seen.node.meta.attributes = look.attributes(seen);
+                    self.differs(dir, seen, &old, &mut level, look)?;
+                }
             }
         }
         self.levels.push(level);
@@ -181,11 +194,14 @@ impl Merge<'_> {
 
     fn root(&mut self, itself: &Seen) -> Result<(), IndexError> {
         let state = row::state_of(&itself.node, &itself.inode);
-        let old: Vec<u8> = self.index.db.query_row("SELECT state FROM entries WHERE dir = 0", [], |row| row.get(0))?;
-        if old == state {
+        let (old, attributes): (Vec<u8>, Option<Vec<u8>>) =
+            self.index.db.query_row("SELECT state, attributes FROM entries WHERE dir = 0", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        if old == state && attributes == row::attributes_of(&itself.node.meta.attributes) {
             return Ok(());
         }
-        let visible = match row::entry_of(b"", &old, None) {
+        let visible = match row::entry_of(b"", &old, None, attributes.as_deref()) {
             Ok((node, _)) => node.meta != itself.node.meta,
             Err(_) => true,
         };
@@ -195,15 +211,15 @@ impl Merge<'_> {
     fn compare<'s>(
         &mut self,
         dir: i64,
-        entries: &'s [Seen],
+        entries: &'s mut [Seen],
         level: &mut Level,
     ) -> Result<Vec<Finding<'s>>, IndexError> {
         let mut findings = Vec::new();
         let mut statement = self.index.db.prepare_cached(
-            "SELECT name, state, own, racy, target, digest FROM entries WHERE dir = ?1 ORDER BY name",
+            "SELECT name, state, own, racy, target, digest, attributes FROM entries WHERE dir = ?1 ORDER BY name",
         )?;
         let mut rows = statement.query([dir])?;
-        let mut seen = entries.iter().peekable();
+        let mut seen = entries.iter_mut().peekable();
         while let Some(found) = rows.next()? {
             let name = found.get_ref(0)?.as_blob().map_err(|_| DAMAGED)?;
             while let Some(new) = seen.next_if(|seen| *seen.node.name < *name) {
@@ -212,7 +228,7 @@ impl Merge<'_> {
             let state = found.get_ref(1)?.as_blob().map_err(|_| DAMAGED)?;
             let own: Option<i64> = found.get(2)?;
             let Some(new) = seen.next_if(|seen| *seen.node.name == *name) else {
-                let (_, inode) = row::entry_of(name, state, Some(b""))?;
+                let (_, inode) = row::entry_of(name, state, Some(b""), None)?;
                 findings.push(Finding::Vanished { name: name.into(), own: own.map(|own| (own, inode)) });
                 continue;
             };
@@ -225,7 +241,8 @@ impl Merge<'_> {
                 continue;
             }
             let target = found.get_ref(4)?.as_blob_or_null().map_err(|_| DAMAGED)?;
-            let (node, inode) = row::entry_of(name, state, target)?;
+            let attributes = found.get_ref(6)?.as_blob_or_null().map_err(|_| DAMAGED)?;
+            let (node, inode) = row::entry_of(name, state, target, attributes)?;
             let digest = row::digest_of(found, 5)?;
             findings.push(Finding::Differs(new, Box::new(Old { node, inode, own, racy: racy != 0, digest })));
         }
@@ -256,7 +273,7 @@ impl Merge<'_> {
         seen: &Seen,
         old: &Old,
         level: &mut Level,
-        look: &mut Look<'_>,
+        look: &mut dyn Look,
     ) -> Result<(), IndexError> {
         let same_inode = (old.inode.dev, old.inode.ino) == (seen.inode.dev, seen.inode.ino);
         let is_directory = seen.node.kind.is_directory();
@@ -288,15 +305,15 @@ impl Merge<'_> {
     }
 
     /// What became of an entry that is of the kind that it was.
-    fn judge(&self, seen: &Seen, old: &Old, same_inode: bool, look: &mut Look<'_>) -> Change {
+    fn judge(&self, seen: &Seen, old: &Old, same_inode: bool, look: &mut dyn Look) -> Change {
         let (new, before) = (&seen.node, &old.node);
         let meta = new.meta != before.meta;
         let racy = self.is_racy(seen);
         match &new.kind {
-            Kind::Directory => Change { visible: meta, content: false, racy: false, digest: None },
+            Kind::Directory => Change { visible: meta, content: false, racy, digest: None },
             Kind::Symlink { .. } | Kind::Special(_) => {
                 let content = new.kind != before.kind;
-                Change { visible: content || meta, content, racy: false, digest: None }
+                Change { visible: content || meta, content, racy, digest: None }
             }
             Kind::File { .. } => {
                 let differs = new.kind.size_bytes() != before.kind.size_bytes() || new.meta.mtime != before.meta.mtime;
@@ -310,7 +327,7 @@ impl Merge<'_> {
                 if explained && !old.racy {
                     return Change { visible: meta || shared, content: false, racy, digest: old.digest };
                 }
-                let digest = look(seen);
+                let digest = look.content(seen);
                 let content = digest.is_none() || digest != old.digest;
                 Change { visible: content || meta || shared || !same_inode, content, racy, digest }
             }
@@ -320,7 +337,7 @@ impl Merge<'_> {
     fn is_racy(&self, seen: &Seen) -> bool {
         let ctime = seen.inode.ctime;
         let tick = if ctime.nanos == 0 { COARSE_TICK_NANOS } else { TICK_NANOS };
-        matches!(seen.node.kind, Kind::File { .. }) && nanos(ctime) + tick >= nanos(self.started)
+        nanos(ctime) + tick >= nanos(self.started)
     }
 
     /// The number of a directory that was elsewhere and has not been found there; its row there goes.
@@ -333,7 +350,7 @@ impl Merge<'_> {
         }
         let found = {
             let mut statement = self.index.db.prepare_cached(
-                "SELECT dir, name, state, own, target FROM entries WHERE inode = ?1 AND own IS NOT NULL AND dir > 0",
+                "SELECT dir, name, state, own, target, attributes FROM entries WHERE inode = ?1 AND own IS NOT NULL AND dir > 0",
             )?;
             let mut rows = statement.query([inode.ino.cast_signed()])?;
             let mut found = None;
@@ -357,28 +374,45 @@ impl Merge<'_> {
         Ok(last + 1)
     }
 
+    fn note_acls(&self, seen: &Seen) -> Result<(), IndexError> {
+        for name in seen.node.meta.attributes.named() {
+            let (is_group, id) = match name {
+                AclName::User(id) => (false, id),
+                AclName::Group(id) => (true, id),
+            };
+            self.index
+                .db
+                .prepare_cached("INSERT OR IGNORE INTO acl_names VALUES (?1, ?2)")?
+                .execute(params![is_group, id])?;
+        }
+        Ok(())
+    }
+
     fn insert(&mut self, dir: i64, seen: &Seen, own: Option<i64>, at: i64) -> Result<(), IndexError> {
         self.dirty = true;
+        self.note_acls(seen)?;
         self.entries += 1;
         let mut statement = self.index.db.prepare_cached(
-            "INSERT INTO entries (dir, name, state, own, inode, target, sequence, content, racy) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
+            "INSERT INTO entries (dir, name, state, own, inode, target, sequence, content, racy, attributes) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9)",
         )?;
         let inode = row::inode_key(&seen.node, &seen.inode);
         let state = row::state_of(&seen.node, &seen.inode);
         let target = target_of(&seen.node);
-        statement.execute(params![dir, &*seen.node.name, state, own, inode, target, at, self.is_racy(seen)])?;
+        let (racy, attributes) = (self.is_racy(seen), row::attributes_of(&seen.node.meta.attributes));
+        statement.execute(params![dir, &*seen.node.name, state, own, inode, target, at, racy, attributes])?;
         Ok(())
     }
 
     fn update(&mut self, dir: i64, seen: &Seen, state: &State, change: Change) -> Result<(), IndexError> {
         self.dirty = true;
+        self.note_acls(seen)?;
         if change.visible {
             let until = self.next();
             self.remember(dir, &seen.node.name, until)?;
         }
         let mut statement = self.index.db.prepare_cached(
-            "UPDATE entries SET state = ?3, inode = ?4, target = ?5, racy = ?6, digest = ?7, \
+            "UPDATE entries SET state = ?3, inode = ?4, target = ?5, racy = ?6, digest = ?7, attributes = ?11, \
              sequence = iif(?8, ?10, sequence), content = iif(?9, ?10, content) WHERE dir = ?1 AND name = ?2",
         )?;
         let inode = row::inode_key(&seen.node, &seen.inode);
@@ -394,6 +428,7 @@ impl Merge<'_> {
             change.visible,
             change.content,
             self.last,
+            row::attributes_of(&seen.node.meta.attributes),
         ])?;
         Ok(())
     }
@@ -401,7 +436,7 @@ impl Merge<'_> {
     /// Keeps what an entry is until `until`.
     fn remember(&mut self, dir: i64, name: &[u8], until: i64) -> Result<(), IndexError> {
         let mut statement = self.index.db.prepare_cached(
-            "INSERT INTO past SELECT ?3, sequence, dir, name, state, own, target, digest FROM entries \
+            "INSERT INTO past SELECT ?3, sequence, dir, name, state, own, target, digest, attributes FROM entries \
              WHERE dir = ?1 AND name = ?2",
         )?;
         statement.execute(params![dir, name, until])?;
@@ -427,7 +462,7 @@ impl Merge<'_> {
                 ahead.push(own?);
             }
             let mut keep = self.index.db.prepare_cached(
-                "INSERT INTO past SELECT ?2, sequence, dir, name, state, own, target, digest FROM entries WHERE dir = ?1",
+                "INSERT INTO past SELECT ?2, sequence, dir, name, state, own, target, digest, attributes FROM entries WHERE dir = ?1",
             )?;
             keep.execute(params![dir, until])?;
             let mut delete = self.index.db.prepare_cached("DELETE FROM entries WHERE dir = ?1")?;

@@ -3,7 +3,9 @@
 use rusqlite::Row;
 
 use super::IndexError;
-use crate::model::{Digest, DirectoryId, Inode, Kind, Meta, Node, SpecialKind, Timestamp, Version};
+use crate::model::{
+    Attribute, Attributes, Digest, DirectoryId, Inode, Kind, Meta, Node, SpecialKind, Timestamp, Version,
+};
 
 /// Bytes of an entry's state.
 pub(super) const STATE_BYTES: usize = 75;
@@ -63,7 +65,12 @@ impl Reader<'_> {
 const DAMAGED: IndexError = IndexError::Damaged("a row is not what was written");
 
 /// The entry of a row.
-pub(super) fn entry_of(name: &[u8], state: &[u8], target: Option<&[u8]>) -> Result<(Node, Inode), IndexError> {
+pub(super) fn entry_of(
+    name: &[u8],
+    state: &[u8],
+    target: Option<&[u8]>,
+    attributes: Option<&[u8]>,
+) -> Result<(Node, Inode), IndexError> {
     let mut from = Reader(state);
     let [kind, shared] = from.take()?;
     let size_bytes = u64::from_le_bytes(from.take()?);
@@ -83,16 +90,48 @@ pub(super) fn entry_of(name: &[u8], state: &[u8], target: Option<&[u8]>) -> Resu
         b'b' => Kind::Special(SpecialKind::BlockDevice { major, minor }),
         _ => return Err(DAMAGED),
     };
-    let meta = Meta { mode, uid, gid, mtime, attributes: Vec::new() };
+    let attributes = attributes.map(attributes_from).transpose()?.unwrap_or_default();
+    let meta = Meta { mode, uid, gid, mtime, attributes };
     Ok((Node { name: name.into(), kind, meta }, Inode { dev, ino, shared: shared != 0, ctime }))
 }
 
-/// `dir, name, state, own, target` of a row, in this order, as a version.
+/// Extended attributes as bytes, nothing where there are none: of each the lengths of name and value, then both.
+pub(super) fn attributes_of(attributes: &Attributes) -> Option<Vec<u8>> {
+    if attributes.is_empty() {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(attributes.bytes());
+    for Attribute { name, value } in attributes.iter() {
+        // Both are within bounds that fit.
+        bytes.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
+        bytes.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(value);
+    }
+    Some(bytes)
+}
+
+fn attributes_from(bytes: &[u8]) -> Result<Attributes, IndexError> {
+    let mut from = Reader(bytes);
+    let mut all = Vec::new();
+    while !from.0.is_empty() {
+        let name_bytes = usize::from(u16::from_le_bytes(from.take()?));
+        let value_bytes = usize::try_from(u32::from_le_bytes(from.take()?)).map_err(|_| DAMAGED)?;
+        let (name, rest) = from.0.split_at_checked(name_bytes).ok_or(DAMAGED)?;
+        let (value, rest) = rest.split_at_checked(value_bytes).ok_or(DAMAGED)?;
+        from.0 = rest;
+        all.push(Attribute { name: name.into(), value: value.into() });
+    }
+    Attributes::new(all).map_err(|_| DAMAGED)
+}
+
+/// `dir, name, state, own, target, attributes` of a row, in this order, as a version.
 pub(super) fn version_of(row: &Row) -> Result<Version, IndexError> {
     let name = row.get_ref(1)?.as_blob().map_err(|_| DAMAGED)?;
     let state = row.get_ref(2)?.as_blob().map_err(|_| DAMAGED)?;
     let target = row.get_ref(4)?.as_blob_or_null().map_err(|_| DAMAGED)?;
-    let (node, inode) = entry_of(name, state, target)?;
+    let attributes = row.get_ref(5)?.as_blob_or_null().map_err(|_| DAMAGED)?;
+    let (node, inode) = entry_of(name, state, target, attributes)?;
     let own: Option<i64> = row.get(3)?;
     Ok(Version { dir: DirectoryId(row.get(0)?), node, inode, own: own.map(DirectoryId), digest: None })
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use super::IndexError;
 
 /// Version of the tables. Another one is rebuilt: an index is a memory, not the only copy of anything.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// "rflt": tells our databases from others.
 const APPLICATION: i64 = 0x7266_6c74;
@@ -29,6 +29,7 @@ const TABLES: &str = "
         content INTEGER NOT NULL,  -- of the last change of the content
         racy INTEGER NOT NULL,     -- too young to be trusted: to be looked at again
         digest BLOB,               -- of the content, where it was read
+        attributes BLOB,           -- extended attributes, where there are any
         PRIMARY KEY (dir, name)
     ) WITHOUT ROWID;
     CREATE INDEX by_sequence ON entries (sequence);
@@ -43,7 +44,13 @@ const TABLES: &str = "
         own INTEGER,
         target BLOB,
         digest BLOB,
+        attributes BLOB,
         PRIMARY KEY (until, dir, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE acl_names (     -- whom ACLs name, and named once
+        is_group INTEGER NOT NULL,
+        id INTEGER NOT NULL,
+        PRIMARY KEY (is_group, id)
     ) WITHOUT ROWID;
     CREATE TABLE stamps (sequence INTEGER PRIMARY KEY, stamp INTEGER NOT NULL, entries INTEGER NOT NULL);
     CREATE TABLE hosts (
@@ -51,10 +58,10 @@ const TABLES: &str = "
         sequence INTEGER NOT NULL,
         reconciled INTEGER NOT NULL, -- seconds since 1970
         seen INTEGER NOT NULL,       -- seconds since 1970
-        fidelity INTEGER NOT NULL,
+        fidelity TEXT NOT NULL,
         incomplete INTEGER NOT NULL  -- something could not be brought over
     ) WITHOUT ROWID;
-    INSERT INTO entries VALUES (0, x'', x'', 1, NULL, NULL, 0, 0, 0, NULL);
+    INSERT INTO entries VALUES (0, x'', x'', 1, NULL, NULL, 0, 0, 0, NULL, NULL);
 ";
 
 /// What an index is of. One of something else describes nothing here.
@@ -66,6 +73,8 @@ pub struct Identity {
     pub path: PathBuf,
     /// What is left out.
     pub filter: String,
+    /// Extended attributes are recorded.
+    pub attributes: bool,
     /// Device number, inode number and filesystem id of the source.
     pub source: (u64, u64, u64),
 }
@@ -83,7 +92,7 @@ pub enum Condition {
     OtherVersion,
     /// Of another machine.
     OtherMachine,
-    /// Of another path, or other patterns were excluded.
+    /// Of another path, or with other options: what is excluded, whether extended attributes are synced.
     OtherOptions,
     /// The source is another directory or filesystem than before.
     OtherSource,
@@ -97,7 +106,7 @@ impl Condition {
             Condition::Damaged => Some("was damaged"),
             Condition::OtherVersion => Some("was written by another version"),
             Condition::OtherMachine => Some("was of another machine"),
-            Condition::OtherOptions => Some("was made for another path or other excludes"),
+            Condition::OtherOptions => Some("was made for another path or other options"),
             Condition::OtherSource => Some("was of another filesystem or directory than the source is now"),
         }
     }
@@ -162,6 +171,9 @@ fn examine(file: &Path, identity: &Identity) -> Result<Connection, Condition> {
     if !is("path", path_bytes(&identity.path))? || !is("filter", identity.filter.as_bytes())? {
         return Err(Condition::OtherOptions);
     }
+    if !is("attributes", &[u8::from(identity.attributes)])? {
+        return Err(Condition::OtherOptions);
+    }
     // One of them may change when a machine starts anew; not both.
     let (dev, ino, fsid) = identity.source;
     let same_inode = is("ino", &ino.to_le_bytes())?;
@@ -184,6 +196,7 @@ fn create(file: &Path, identity: &Identity, condition: Condition) -> Result<Conn
     set_fact(&transaction, "machine", identity.machine.as_bytes())?;
     set_fact(&transaction, "path", path_bytes(&identity.path))?;
     set_fact(&transaction, "filter", identity.filter.as_bytes())?;
+    set_fact(&transaction, "attributes", [u8::from(identity.attributes)])?;
     set_fact(&transaction, "dev", dev.to_le_bytes())?;
     set_fact(&transaction, "ino", ino.to_le_bytes())?;
     set_fact(&transaction, "fsid", fsid.to_le_bytes())?;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{Changes, Inode, Kind, Meta, Node, RelPath, Seen, Timestamp};
+use crate::model::{Attributes, Changes, Digest, Inode, Kind, Meta, Node, RelPath, Seen, Timestamp};
 
 /// What a path is: its inode and, for files, the size.
 type Tree = BTreeMap<&'static str, (u64, Option<u64>)>;
 
 fn identity() -> Identity {
-    Identity { machine: "m".into(), path: "/src".into(), filter: String::new(), source: (1, 2, 3) }
+    Identity { machine: "m".into(), path: "/src".into(), filter: String::new(), attributes: true, source: (1, 2, 3) }
 }
 
 fn seen(name: &str, ino: u64, size: Option<u64>, shared: bool) -> Seen {
@@ -17,6 +17,18 @@ fn seen(name: &str, ino: u64, size: Option<u64>, shared: bool) -> Seen {
     let meta = Meta { mode: 0o644, mtime: Timestamp { secs: 7, nanos: 1 }, ..Meta::default() };
     let node = Node { name: name.as_bytes().into(), kind, meta };
     Seen { node, inode: Inode { dev: 1, ino, shared, ctime: Timestamp { secs: 7, nanos: 1 } } }
+}
+
+/// Sees nothing but what a listing shows.
+struct Blind;
+
+impl Look for Blind {
+    fn content(&mut self, _: &Seen) -> Option<Digest> {
+        None
+    }
+    fn attributes(&mut self, _: &Seen) -> Attributes {
+        Attributes::default()
+    }
 }
 
 fn scan(index: &mut Index, tree: &Tree, stamp: u64) -> Summary {
@@ -34,7 +46,7 @@ fn scan(index: &mut Index, tree: &Tree, stamp: u64) -> Summary {
         });
         let mut entries: Vec<Seen> = children.collect();
         entries.sort_by(|a, b| a.node.name.cmp(&b.node.name));
-        merge.directory(&path, &seen("", ino, None, false), &entries, &mut |_| None).unwrap();
+        merge.directory(&path, &seen("", ino, None, false), &mut entries, &mut Blind).unwrap();
     }
     merge.finish(Stamp(stamp)).unwrap()
 }
@@ -191,7 +203,7 @@ fn a_scan_that_is_not_finished_has_not_happened() {
     let tree = Tree::from([("f", (3, Some(1)))]);
     let before = scan(&mut index, &tree, 1).position;
     let mut merge = index.merge(Timestamp::default()).unwrap();
-    merge.directory(&RelPath::root(), &seen("", 1, None, false), &[], &mut |_| None).unwrap();
+    merge.directory(&RelPath::root(), &seen("", 1, None, false), &mut [], &mut Blind).unwrap();
     drop(merge);
     assert_eq!(index.position().unwrap(), before);
     assert_eq!(names(&index), ["f"]);

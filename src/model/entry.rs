@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, RelPath};
+use super::{Attributes, Digest, RelPath};
 
 /// A point in time as filesystems keep it, before 1970 and after 2038 too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -11,15 +11,6 @@ pub struct Timestamp {
     pub secs: i64,
     /// Nanoseconds after `secs`, below 1,000,000,000.
     pub nanos: u32,
-}
-
-/// An extended attribute, ACLs included (they are `system.posix_acl_*`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Attribute {
-    /// The full name with its namespace.
-    pub name: Vec<u8>,
-    /// The value.
-    pub value: Vec<u8>,
 }
 
 /// What an entry has beside its kind and content.
@@ -33,8 +24,8 @@ pub struct Meta {
     pub gid: u32,
     /// Time of the last change of the content.
     pub mtime: Timestamp,
-    /// Extended attributes, sorted by name; empty where they are not synced.
-    pub attributes: Vec<Attribute>,
+    /// Extended attributes, ACLs included.
+    pub attributes: Attributes,
 }
 
 /// Entries that have no content of their own.

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Hasher, Kind, Meta, Node, RelPath, SpecialKind};
+use super::attributes::{ACL_GROUP, ACL_USER, acl_entries};
+use super::{
+    AclMap, AclName, Attribute, AttributeClass, Digest, Fidelity, Hasher, Kind, Meta, Node, OwnerFidelity, RelPath,
+    SpecialKind,
+};
 
 /// One directory: what it is and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,17 +28,39 @@ impl DirListing {
         self.nodes.get(at)
     }
 
-    /// Digest of the names, kinds and attributes in this directory, as far as a receiver of
-    /// `fidelity` can hold them. The directory's own attributes belong to its parent's digest.
-    pub fn digest(&self, fidelity: Fidelity, names: &OwnerNames) -> Digest {
+    /// Digest of the names, kinds and attributes in this directory, as far as a receiver can hold
+    /// them. The directory's own attributes belong to its parent's digest.
+    pub fn digest(&self, view: View<'_>) -> Digest {
         let mut hasher = Hasher::new();
-        for node in &self.nodes {
+        // What the receiver does not take is not there for it; what it has beyond that, it has.
+        let there = |node: &&Node| view.side == Side::Receiver || view.fidelity.has(&node.kind);
+        for node in self.nodes.iter().filter(there) {
             hasher.update_framed(&node.name);
             hash_kind(&mut hasher, &node.kind);
-            hash_meta(&mut hasher, &node.kind, &node.meta, fidelity, names);
+            hash_meta(&mut hasher, &node.kind, &node.meta, view);
         }
         hasher.finish()
     }
+}
+
+/// Whose entries are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The primary's, as they should be at the receiver.
+    Primary,
+    /// The receiver's own.
+    Receiver,
+}
+
+/// How entries are looked at for a digest that both sides can compute.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What the receiver can hold.
+    pub fidelity: Fidelity,
+    /// Names of all owners that occur.
+    pub names: &'a OwnerNames,
+    /// Whose entries they are.
+    pub side: Side,
 }
 
 fn hash_kind(hasher: &mut Hasher, kind: &Kind) {
@@ -64,17 +90,45 @@ fn hash_kind(hasher: &mut Hasher, kind: &Kind) {
     }
 }
 
-fn hash_meta(hasher: &mut Hasher, kind: &Kind, meta: &Meta, fidelity: Fidelity, names: &OwnerNames) {
+fn hash_meta(hasher: &mut Hasher, kind: &Kind, meta: &Meta, view: View<'_>) {
+    let View { fidelity, names, side } = view;
+    let mtime = fidelity.times.held(meta.mtime);
     hasher.update(&fidelity.mode(kind, meta.mode).to_le_bytes());
-    hasher.update(&meta.mtime.secs.to_le_bytes());
-    hasher.update(&meta.mtime.nanos.to_le_bytes());
-    if fidelity.owner {
-        hash_owner(hasher, names.users.get(&meta.uid), meta.uid);
-        hash_owner(hasher, names.groups.get(&meta.gid), meta.gid);
+    hasher.update(&mtime.secs.to_le_bytes());
+    hasher.update(&mtime.nanos.to_le_bytes());
+    match fidelity.owner {
+        OwnerFidelity::Unset => {}
+        OwnerFidelity::Kept => {
+            hash_owner(hasher, names.users.get(&meta.uid), meta.uid);
+            hash_owner(hasher, names.groups.get(&meta.gid), meta.gid);
+        }
+        OwnerFidelity::Fixed { .. } => hasher.update(&[u8::from(side == Side::Primary || fidelity.is_owned(meta))]),
     }
-    for attribute in &meta.attributes {
+    let held = || meta.attributes.iter().filter(|one| fidelity.attributes.holds(&one.name));
+    hasher.update(&u32::try_from(held().count()).unwrap_or(u32::MAX).to_le_bytes());
+    for attribute in held() {
         hasher.update_framed(&attribute.name);
-        hasher.update_framed(&attribute.value);
+        hash_value(hasher, attribute, names);
+    }
+}
+
+/// ACLs with the names of users and groups, like owners.
+fn hash_value(hasher: &mut Hasher, attribute: &Attribute, names: &OwnerNames) {
+    let is_acl = AttributeClass::of(&attribute.name) == Some(AttributeClass::Acl);
+    match acl_entries(&attribute.value).filter(|_| is_acl) {
+        None => hasher.update_framed(&attribute.value),
+        Some(entries) => {
+            hasher.update(&(attribute.value.len() as u64).to_le_bytes());
+            for entry in entries {
+                hasher.update(&entry.tag.to_le_bytes());
+                hasher.update(&entry.permissions.to_le_bytes());
+                match entry.tag {
+                    ACL_USER => hash_owner(hasher, names.users.get(&entry.id), entry.id),
+                    ACL_GROUP => hash_owner(hasher, names.groups.get(&entry.id), entry.id),
+                    _ => {}
+                }
+            }
+        }
     }
 }
 
@@ -83,30 +137,6 @@ fn hash_owner(hasher: &mut Hasher, name: Option<&Option<Box<str>>>, id: u32) {
     match name {
         Some(Some(name)) => hasher.update_framed(name.as_bytes()),
         _ => hasher.update(&id.to_le_bytes()),
-    }
-}
-
-/// What a receiver is able and allowed to hold. Both sides compare through it, so that what cannot
-/// be set is not found different again at every push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fidelity {
-    /// Owner and group of others can be set.
-    pub owner: bool,
-    /// setuid and setgid of files are kept.
-    pub setuid: bool,
-}
-
-impl Fidelity {
-    /// Everything is held.
-    pub const FULL: Fidelity = Fidelity { owner: true, setuid: true };
-
-    /// The permission bits that remain of `mode` at such a receiver. Symbolic links have none.
-    pub fn mode(self, kind: &Kind, mode: u32) -> u32 {
-        match kind {
-            Kind::Symlink { .. } => 0,
-            Kind::File { .. } if !self.setuid => mode & 0o1777,
-            _ => mode & 0o7777,
-        }
     }
 }
 
@@ -126,6 +156,8 @@ pub struct OwnerMap {
     pub users: BTreeMap<u32, Option<u32>>,
     /// Groups, by the primary's number.
     pub groups: BTreeMap<u32, Option<u32>>,
+    /// What they become in ACLs.
+    pub acl: AclMap,
 }
 
 /// Looks up names of owners and groups; the operating system's database, or a table in a test.
@@ -145,6 +177,17 @@ impl OwnerNames {
     pub fn note(&mut self, meta: &Meta, owners: &dyn Owners) {
         self.users.entry(meta.uid).or_insert_with(|| owners.user_name(meta.uid).map(Into::into));
         self.groups.entry(meta.gid).or_insert_with(|| owners.group_name(meta.gid).map(Into::into));
+        for name in meta.attributes.named() {
+            self.note_named(name, owners);
+        }
+    }
+
+    /// Adds the name of a user or group that an ACL names.
+    pub fn note_named(&mut self, name: AclName, owners: &dyn Owners) {
+        match name {
+            AclName::User(id) => drop(self.users.entry(id).or_insert_with(|| owners.user_name(id).map(Into::into))),
+            AclName::Group(id) => drop(self.groups.entry(id).or_insert_with(|| owners.group_name(id).map(Into::into))),
+        }
     }
 }
 
@@ -175,12 +218,13 @@ impl Listing {
         files.map(|node| node.kind.size_bytes()).sum()
     }
 
-    /// Digests of all directories, in order, and of the whole.
+    /// Digests of all directories, in order, and of the whole, as they should be at a receiver of `fidelity`.
     pub fn digests(&self, fidelity: Fidelity) -> (Vec<Digest>, Digest) {
+        let view = View { fidelity, names: &self.names, side: Side::Primary };
         let mut whole = ListingHasher::default();
         let digests = self.dirs.iter().map(|dir| {
-            let digest = dir.digest(fidelity, &self.names);
-            whole.add(dir, &digest, fidelity, &self.names);
+            let digest = dir.digest(view);
+            whole.add(dir, &digest, view);
             digest
         });
         (digests.collect(), whole.finish())
@@ -193,9 +237,9 @@ pub struct ListingHasher(Hasher);
 
 impl ListingHasher {
     /// Adds the next directory with its own digest.
-    pub fn add(&mut self, dir: &DirListing, digest: &Digest, fidelity: Fidelity, names: &OwnerNames) {
+    pub fn add(&mut self, dir: &DirListing, digest: &Digest, view: View<'_>) {
         if dir.path.is_root() {
-            hash_meta(&mut self.0, &Kind::Directory, &dir.meta, fidelity, names);
+            hash_meta(&mut self.0, &Kind::Directory, &dir.meta, view);
         }
         self.0.update_framed(dir.path.as_bytes());
         self.0.update(&digest.0);

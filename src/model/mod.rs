@@ -3,17 +3,26 @@
 //! Every value here that can come from a peer, a bucket or a file is checked when it is made, so
 //! the rest of the crate handles only valid ones.
 
+mod attributes;
 mod digest;
 mod entry;
+mod fidelity;
 mod history;
+mod holes;
 mod listing;
 mod path;
 mod problem;
 
+pub use attributes::{
+    ACCESS_ACL, AclMap, AclName, Attribute, AttributeClass, AttributeFidelity, Attributes, AttributesError, CAPABILITY,
+    DEFAULT_ACL, MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES,
+};
 pub use digest::{Digest, Hasher};
-pub use entry::{Attribute, Expected, Kind, Meta, Node, SpecialKind, Timestamp};
+pub use entry::{Expected, Kind, Meta, Node, SpecialKind, Timestamp};
+pub use fidelity::{Fidelity, OwnerFidelity, TimeFidelity};
 pub use history::{Changes, DirectoryId, Inode, Place, Seen, Version};
-pub use listing::{DirListing, Fidelity, Listing, ListingHasher, OwnerMap, OwnerNames, Owners};
+pub use holes::Holes;
+pub use listing::{DirListing, Listing, ListingHasher, OwnerMap, OwnerNames, Owners, Side, View};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
 pub use problem::{Problem, ProblemKind};
 

@@ -32,6 +32,14 @@ impl<'c> Comparison<'c> {
         }
     }
 
+    /// Hands out what is left before a hole of `bytes`, which is no part of the comparison.
+    pub(super) fn hole(&mut self, bytes: u64, sink: &mut impl FnMut(Op<'_>)) {
+        self.prepare();
+        if let Some(differ) = &mut self.differ {
+            differ.pass_hole(bytes, sink);
+        }
+    }
+
     /// Ends the content and hands out what is left.
     pub(super) fn finish(mut self, sink: &mut impl FnMut(Op<'_>)) {
         self.prepare();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::comparison::Comparison;
 use super::log::{Abandoned, Log, Outcome};
 use crate::delta::{Op, Signature, SignatureSpec};
-use crate::model::{Digest, Listing, Problem, ProblemKind, RelPath, Seen};
+use crate::model::{Digest, Listing, Meta, Problem, ProblemKind, RelPath, Seen};
 use crate::plan::{Basis, EntryRef};
 use crate::tree::{ContentReader, Parents, ReadError, Root};
 use crate::wire::{BlockWriter, Record};
@@ -91,18 +91,21 @@ pub struct EncodeJob {
     pub signatures: Box<dyn Signatures>,
     /// Who keeps the digests of what is read.
     pub readings: Option<Box<dyn Readings>>,
+    /// Extended attributes go with the files.
+    pub attributes: bool,
     /// zstd's level; `None`: not compressed, since the link is no bottleneck.
     pub level: Option<i32>,
 }
 
 /// Encodes `job` into `log`; blocks the calling thread until all readers have taken or left it.
 pub fn encode(job: EncodeJob, log: &Log) {
-    let EncodeJob { root, listing, items, mut signatures, readings, level } = job;
+    let EncodeJob { root, listing, items, mut signatures, readings, attributes, level } = job;
     signatures.announce(&items);
     let mut encoder = Encoder {
         parents: Parents::new(&root),
         readings,
         log,
+        attributes,
         level,
         block: BlockWriter::new(),
         copied_bytes: 0,
@@ -118,6 +121,7 @@ struct Encoder<'a> {
     parents: Parents,
     readings: Option<Box<dyn Readings>>,
     log: &'a Log,
+    attributes: bool,
     level: Option<i32>,
     block: BlockWriter,
     /// Bytes that the copies in `block` stand for.
@@ -198,15 +202,15 @@ impl Encoder<'_> {
     }
 
     fn file(&mut self, pending: &mut Pending, signatures: &mut dyn Signatures) -> Result<(), Failed> {
-        let content = ContentReader::open(&mut self.parents, &pending.path)?;
-        if pending.signature.is_none() && content.size_bytes() <= SMALL_FILE_BYTES {
+        let content = ContentReader::open(&mut self.parents, &pending.path)?.keeping_holes();
+        if pending.signature.is_none() && !content.keeps_holes() && content.size_bytes() <= SMALL_FILE_BYTES {
             return self.small(&pending.path, content);
         }
         self.large(pending, content, signatures).inspect_err(|_| self.block.push(&Record::Cancel, &[]))
     }
 
     fn small(&mut self, path: &RelPath, mut content: ContentReader) -> Result<(), Failed> {
-        let meta = content.meta().clone();
+        let meta = self.meta(path, &content)?;
         let mut bytes = 0;
         // One byte more than announced, so that growth is seen.
         while bytes < self.buffer.len() {
@@ -224,14 +228,25 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// The digest of content that was read whole; whoever keeps it is told.
+    fn meta(&mut self, path: &RelPath, content: &ContentReader) -> Result<Meta, ReadError> {
+        let mut meta = content.meta();
+        if self.attributes {
+            let found = content.attributes()?;
+            meta.attributes = found.attributes;
+            let problem = |detail| Problem::new(path.clone(), ProblemKind::Unreadable, detail);
+            self.outcome.problems.extend(found.left_out.map(problem));
+        }
+        Ok(meta)
+    }
+
+    /// The digest of content that was read whole; whoever keeps it is told, unless the places of holes are part of it.
     fn finish(&mut self, path: &RelPath, content: ContentReader) -> Result<Digest, ReadError> {
         let seen = content.seen(path.name());
-        let digest = content.finish()?;
-        if let Some(readings) = &mut self.readings {
-            readings.note(Reading { path: path.clone(), seen, digest });
+        let whole = content.finish()?;
+        if let (Some(readings), false) = (&mut self.readings, whole.has_holes) {
+            readings.note(Reading { path: path.clone(), seen, digest: whole.digest });
         }
-        Ok(digest)
+        Ok(whole.digest)
     }
 
     fn large(
@@ -241,7 +256,7 @@ impl Encoder<'_> {
         signatures: &mut dyn Signatures,
     ) -> Result<(), Failed> {
         let basis = pending.signature.as_ref().map(|(basis, _)| (basis.size_bytes, basis.mtime));
-        let (size_bytes, meta) = (content.size_bytes(), content.meta().clone());
+        let (size_bytes, meta) = (content.size_bytes(), self.meta(&pending.path, &content)?);
         self.block.push(&Record::Begin { path: pending.path.clone(), meta, size_bytes, basis }, &[]);
         let mut buffer = std::mem::take(&mut self.buffer);
         let copied = match &mut pending.signature {
@@ -262,10 +277,19 @@ impl Encoder<'_> {
     fn whole(&mut self, content: &mut ContentReader, buffer: &mut [u8]) -> Result<(), Failed> {
         loop {
             match self.read(content, buffer)? {
-                0 => return Ok(()),
+                0 => match content.skip_hole()? {
+                    0 if content.is_at_end() => return Ok(()),
+                    0 => {}
+                    hole => self.hole(hole)?,
+                },
                 read => self.literal(&buffer[..read])?,
             }
         }
+    }
+
+    fn hole(&mut self, bytes: u64) -> Result<(), Abandoned> {
+        self.block.push(&Record::Hole { bytes }, &[]);
+        self.flush_if_full()
     }
 
     fn compared(
@@ -282,12 +306,23 @@ impl Encoder<'_> {
                     sent = self.op(op);
                 }
             };
-            if read == 0 {
-                comparison.finish(&mut sink);
-                return Ok(sent?);
+            if read > 0 {
+                comparison.push(&buffer[..read], &mut sink);
+                std::mem::replace(&mut sent, Ok(()))?;
+                continue;
             }
-            comparison.push(&buffer[..read], &mut sink);
-            std::mem::replace(&mut sent, Ok(()))?;
+            match content.skip_hole()? {
+                0 if content.is_at_end() => {
+                    comparison.finish(&mut sink);
+                    return Ok(sent?);
+                }
+                0 => {}
+                hole => {
+                    comparison.hole(hole, &mut sink);
+                    std::mem::replace(&mut sent, Ok(()))?;
+                    self.hole(hole)?;
+                }
+            }
         }
     }
 

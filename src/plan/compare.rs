@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::links::Links;
 use super::{Differences, DirectoryStep, EntryRef, FileStep, LinkStep, Plan, Removal, ReplacedDirectory, Step};
 use crate::model::{
-    Digest, DirListing, Expected, Fidelity, Kind, Listing, Meta, Node, OwnerMap, Problem, ProblemKind, RelPath,
+    Digest, DirListing, Expected, Fidelity, Kind, Listing, Meta, Node, OwnerFidelity, OwnerMap, Problem, ProblemKind,
+    RelPath,
 };
 
 /// Below this a signature costs more than it saves: a small file is sent whole, compressed.
@@ -198,8 +199,8 @@ impl<'a> Comparison<'a> {
     }
 
     fn compare_leaf(&mut self, entry: EntryRef, node: &Node, theirs: Option<&Node>) {
-        if let Kind::Special(_) = node.kind {
-            self.plan.skipped_specials += 1;
+        if !self.options.fidelity.has(&node.kind) {
+            // Whatever the host has in its place stays.
             return;
         }
         let mut replaced_files = 0;
@@ -213,7 +214,12 @@ impl<'a> Comparison<'a> {
             self.plan.totals.overwritten += replaced_files;
         }
         match (&node.kind, theirs) {
-            (Kind::Symlink { .. }, Some(theirs)) if theirs.kind == node.kind => self.attributes(entry, node, theirs),
+            (Kind::Symlink { .. } | Kind::Special(_), Some(theirs)) if theirs.kind == node.kind => {
+                self.attributes(entry, node, theirs);
+            }
+            (Kind::Special(_), _) => self.make(entry, node, theirs, replaced_files, |plan, step| {
+                plan.specials.push(step);
+            }),
             (Kind::Symlink { .. }, _) => self.make(entry, node, theirs, replaced_files, |plan, step| {
                 plan.symlinks.push(step);
             }),
@@ -301,11 +307,15 @@ impl<'a> Comparison<'a> {
         let fidelity = self.options.fidelity;
         let owners = &self.destination.owners;
         let differs = |wanted: Option<&Option<u32>>, has: u32| matches!(wanted, Some(Some(id)) if *id != has);
+        let owned = fidelity.owner != OwnerFidelity::Unset;
+        let (acl, attributes) = own.attributes.differ(&theirs.attributes, fidelity.attributes, &owners.acl);
         Differences {
-            time: own.mtime != theirs.mtime,
+            time: fidelity.times.held(own.mtime) != fidelity.times.held(theirs.mtime),
             mode: fidelity.mode(kind, own.mode) != fidelity.mode(kind, theirs.mode),
-            owner: fidelity.owner && differs(owners.users.get(&own.uid), theirs.uid),
-            group: fidelity.owner && differs(owners.groups.get(&own.gid), theirs.gid),
+            owner: owned && differs(owners.users.get(&own.uid), theirs.uid),
+            group: owned && differs(owners.groups.get(&own.gid), theirs.gid),
+            acl,
+            attributes,
             ..Differences::default()
         }
     }
@@ -403,6 +413,7 @@ fn content_differs(own: &Node, theirs: &Node) -> bool {
     match (&own.kind, &theirs.kind) {
         (Kind::File { digest: Some(own), .. }, Kind::File { digest: Some(theirs), .. }) => own != theirs,
         (Kind::Symlink { target: own }, Kind::Symlink { target: theirs }) => own != theirs,
+        (Kind::Special(own), Kind::Special(theirs)) => own != theirs,
         _ => false,
     }
 }

@@ -133,6 +133,7 @@ fn destination(changes: &Changes, moved: &Moved, source: &Listing) -> Option<Des
     let owners = OwnerMap {
         users: source.names.users.keys().map(same).collect(),
         groups: source.names.groups.keys().map(same).collect(),
+        ..OwnerMap::default()
     };
     Some(Destination { directories, listed, entries: changes.entries_then, owners, unreadable: Vec::new() })
 }
@@ -234,7 +235,8 @@ fn reuse(plan: &mut Plan, listing: &Listing, changes: &Changes, moved: &Moved, i
 /// name: another file of the same content may have taken it over, and the two are not one.
 fn going(plan: &Plan, listing: &Listing) -> HashSet<RelPath> {
     let files = plan.files.iter().map(|file| file.step);
-    let replaced = files.chain(plan.links.iter().map(|link| link.step)).chain(plan.symlinks.iter().copied());
+    let replaced =
+        files.chain(plan.links.iter().map(|link| link.step)).chain(plan.symlinks.iter().chain(&plan.specials).copied());
     let replaced = replaced.chain(plan.directories.iter().copied()).map(|step| step.entry.path(listing));
     replaced.chain(plan.removals.iter().map(|removal| removal.path.clone())).collect()
 }
@@ -242,7 +244,11 @@ fn going(plan: &Plan, listing: &Listing) -> HashSet<RelPath> {
 /// Paths that differ at the host from what it was taken to have.
 pub fn drifted(plan: &Plan, listing: &Listing, changed: &dyn Fn(&RelPath) -> bool) -> Vec<RelPath> {
     let steps = plan.directories.iter().chain(plan.files.iter().map(|file| &file.step));
-    let steps = steps.chain(plan.links.iter().map(|link| &link.step)).chain(&plan.symlinks).chain(&plan.attributes);
+    let steps = steps
+        .chain(plan.links.iter().map(|link| &link.step))
+        .chain(&plan.symlinks)
+        .chain(&plan.specials)
+        .chain(&plan.attributes);
     let paths = steps.map(|step| step.entry.path(listing)).chain(plan.removals.iter().map(|one| one.path.clone()));
     paths.filter(|path| !changed(path)).collect()
 }

@@ -1,7 +1,7 @@
 //! A plan in rsync's letters: one line a change, `YXcstpoguax name`.
 
 use super::{Differences, MoveStep, Plan};
-use crate::model::{Kind, Listing};
+use crate::model::{Kind, Listing, SpecialKind};
 
 /// The lines of `plan`, in the order of the work; deletions and attributes of directories last.
 pub fn itemize(plan: &Plan, source: &Listing) -> Vec<String> {
@@ -32,9 +32,13 @@ pub fn itemize(plan: &Plan, source: &Listing) -> Vec<String> {
         let Kind::Symlink { target } = &node.kind else { continue };
         lines.push(line('c', 'L', step.differences, &format!("{} -> {}", path(step.entry), target.escape_ascii())));
     }
+    for step in &plan.specials {
+        let (_, node) = step.entry.of(source);
+        lines.push(line('c', letter(&node.kind), step.differences, &path(step.entry).to_string()));
+    }
     for step in &plan.attributes {
         let (_, node) = step.entry.of(source);
-        let letter = if matches!(node.kind, Kind::Symlink { .. }) { 'L' } else { 'f' };
+        let letter = letter(&node.kind);
         lines.push(line('.', letter, step.differences, &path(step.entry).to_string()));
     }
     for removal in &plan.removals {
@@ -48,19 +52,31 @@ pub fn itemize(plan: &Plan, source: &Listing) -> Vec<String> {
     lines
 }
 
+fn letter(kind: &Kind) -> char {
+    match kind {
+        Kind::Directory => 'd',
+        Kind::File { .. } => 'f',
+        Kind::Symlink { .. } => 'L',
+        Kind::Special(SpecialKind::Fifo | SpecialKind::Socket) => 'S',
+        Kind::Special(_) => 'D',
+    }
+}
+
 fn line(action: char, kind: char, differences: Differences, name: &str) -> String {
-    let Differences { new, content, size, time, mode, owner, group } = differences;
+    let Differences { new, content, size, time, mode, owner, group, acl, attributes } = differences;
     if new {
         return format!("{action}{kind}+++++++++ {name}");
     }
     let letter = |set: bool, letter: char| if set { letter } else { '.' };
     format!(
-        "{action}{kind}{}{}{}{}{}{}... {name}",
+        "{action}{kind}{}{}{}{}{}{}.{}{} {name}",
         letter(content, 'c'),
         letter(size, 's'),
         letter(time, 't'),
         letter(mode, 'p'),
         letter(owner, 'o'),
         letter(group, 'g'),
+        letter(acl, 'a'),
+        letter(attributes, 'x'),
     )
 }

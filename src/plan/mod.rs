@@ -60,12 +60,25 @@ pub struct Differences {
     pub owner: bool,
     /// The group.
     pub group: bool,
+    /// An ACL.
+    pub acl: bool,
+    /// Other extended attributes.
+    pub attributes: bool,
 }
 
 impl Differences {
     /// Of an entry that the host does not have.
-    pub const NEW: Self =
-        Differences { new: true, content: false, size: false, time: false, mode: false, owner: false, group: false };
+    pub const NEW: Self = Differences {
+        new: true,
+        content: false,
+        size: false,
+        time: false,
+        mode: false,
+        owner: false,
+        group: false,
+        acl: false,
+        attributes: false,
+    };
 
     /// Whether there is any.
     pub fn any(self) -> bool {
@@ -210,7 +223,9 @@ pub struct Plan {
     pub links: Vec<LinkStep>,
     /// Symbolic links to be made.
     pub symlinks: Vec<Step>,
-    /// Files and symbolic links of which only attributes are to be set.
+    /// Named pipes and devices to be made.
+    pub specials: Vec<Step>,
+    /// Anything but directories of which only attributes are to be set.
     pub attributes: Vec<Step>,
     /// What is to go, deepest first.
     pub removals: Vec<Removal>,
@@ -218,8 +233,6 @@ pub struct Plan {
     pub directory_attributes: Vec<DirectoryStep>,
     /// Entries that cannot be brought over, with the reasons.
     pub problems: Vec<Problem>,
-    /// Entries of kinds that are not synced.
-    pub skipped_specials: u64,
     /// In sum.
     pub totals: Totals,
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::index::{Index, IndexError, SharedFiles};
-use crate::model::{Digest, DirListing, Fidelity, Listing, ListingHasher, OwnerNames, Position, RelPath, Seen};
+use crate::model::{
+    Digest, DirListing, Fidelity, Listing, ListingHasher, OwnerNames, Position, RelPath, Seen, Side, View,
+};
 use crate::payload::{Reading, Readings};
 use crate::plan::{Destination, HistoryPlan, Plan, PlanOptions, plan_changes};
 use crate::tree::{ContentReader, Parents, Root};
@@ -76,11 +78,12 @@ impl Indexed {
     fn table(&self, fidelity: Fidelity) -> Result<Table, IndexError> {
         let index = self.lock();
         let shared = index.shared_files()?;
+        let view = View { fidelity, names: &self.names, side: Side::Primary };
         let mut whole = ListingHasher::default();
         let mut directories = Vec::new();
         index.each_directory(&shared, &mut |dir| {
-            let digest = dir.digest(fidelity, &self.names);
-            whole.add(&dir, &digest, fidelity, &self.names);
+            let digest = dir.digest(view);
+            whole.add(&dir, &digest, view);
             directories.push((dir.path, digest));
         })?;
         Ok(Table { directories, whole: whole.finish(), shared })
@@ -269,17 +272,16 @@ fn differing(table: &Table, destination: &Destination, hidden: &[RelPath]) -> BT
 
 /// Tables by fidelity, each made once.
 #[derive(Default)]
-pub(super) struct Tables(Mutex<HashMap<(bool, bool), Arc<Table>>>);
+pub(super) struct Tables(Mutex<HashMap<Fidelity, Arc<Table>>>);
 
 impl Tables {
     pub(super) fn of(&self, contents: &Contents, fidelity: Fidelity) -> Result<Arc<Table>, IndexError> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (fidelity.owner, fidelity.setuid);
-        if let Some(table) = known.get(&key) {
+        if let Some(table) = known.get(&fidelity) {
             return Ok(Arc::clone(table));
         }
         let table = Arc::new(contents.table(fidelity)?);
-        known.insert(key, Arc::clone(&table));
+        known.insert(fidelity, Arc::clone(&table));
         Ok(table)
     }
 }

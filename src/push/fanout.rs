@@ -177,9 +177,9 @@ fn describe(report: &mut RootReport, source: &Source) {
     report.entries = source.counts.entries;
     report.bytes = source.counts.bytes;
     report.problems.extend(source.problems.iter().cloned());
-    let specials = source.counts.specials;
-    if specials > 0 {
-        report.notes.push(format!("{specials} special file(s) (sockets, pipes, devices) are not synced"));
+    let sockets = source.counts.sockets;
+    if sockets > 0 {
+        report.notes.push(format!("{sockets} socket(s) are not synced: each belongs to the program that made it"));
     }
 }
 

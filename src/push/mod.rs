@@ -68,6 +68,8 @@ pub struct RootJob {
     pub delete: bool,
     /// Compare contents.
     pub checksum: bool,
+    /// Sync extended attributes and ACLs.
+    pub attributes: bool,
     /// Change nothing.
     pub dry_run: bool,
     /// Keep the lines of the changes.

@@ -104,6 +104,7 @@ async fn talk(channel: &mut Channel, request: &ProbeRequest) -> Result<Probe, Ch
         read_only: true,
         checksum: false,
         adopt: false,
+        attributes: true,
     };
     channel.send(&ToReceiver::Hello(hello)).await?;
     // Absolute, since heartbeats keep a channel alive for as long as the peer likes.

@@ -60,8 +60,13 @@ impl Record {
     /// The index can neither be read nor made.
     pub(super) fn open(job: &RootJob, keep: &RecordJob, root: &Root, hosts: &[String]) -> Result<Self, IndexError> {
         let source = root.identity().map_or((0, 0, 0), |identity| (identity.dev, identity.ino, identity.fsid));
-        let identity =
-            Identity { machine: keep.machine.clone(), path: job.path.clone(), filter: keep.filter.clone(), source };
+        let identity = Identity {
+            machine: keep.machine.clone(),
+            path: job.path.clone(),
+            filter: keep.filter.clone(),
+            attributes: job.attributes,
+            source,
+        };
         let (index, condition) = Index::open(&keep.file, &identity)?;
         let mut records = HashMap::new();
         for host in hosts {
@@ -103,7 +108,7 @@ impl Record {
         let age = Duration::from_secs(now.saturating_sub(record.reconciled));
         // A clock that was put back must not put off the comparison for ever.
         let due = age >= self.job.verify_interval || record.reconciled > now;
-        self.job.full || due || record.incomplete || record.fidelity != Some(fidelity)
+        self.job.full || due || record.incomplete || record.fidelity != fidelity.to_string()
     }
 
     /// Remembers how a push to `host` ended.
@@ -117,7 +122,7 @@ impl Record {
             sequence: ended.position.sequence,
             reconciled: if ended.reconciled { now } else { before.reconciled },
             seen: now,
-            fidelity: Some(ended.fidelity),
+            fidelity: ended.fidelity.to_string(),
             incomplete: ended.incomplete,
         };
         let fresh = before.seen + SEEN_SECONDS > now;

@@ -264,6 +264,7 @@ impl Room {
             items: Arc::clone(&bundle.items),
             signatures: Box::new(SharedSignatures::new(candidates, Arc::clone(&bundle.listing))) as Box<dyn Signatures>,
             readings: source.contents.readings(),
+            attributes: source.attributes,
             level: remote.then_some(LEVEL),
         };
         self.encoders.push((Arc::clone(&bundle.log), spawn_encoder(job, &bundle.log)));
@@ -376,6 +377,7 @@ pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Vec<It
         items: Arc::new(items),
         signatures: Box::new(NoSignatures),
         readings: None,
+        attributes: source.attributes,
         level: remote.then_some(LEVEL),
     };
     drop(spawn_encoder(job, &log));

@@ -7,13 +7,15 @@ use std::sync::{Arc, PoisonError};
 use super::RootJob;
 use super::contents::{Contents, Indexed, Tables};
 use super::record::{Record, RecordJob};
-use crate::index::IndexError;
-use crate::model::{DirListing, Kind, Listing, Node, Problem, ProblemKind, RelPath, Seen};
+use crate::index::{IndexError, Look};
+use crate::model::{
+    Attributes, Digest, DirListing, Kind, Listing, Node, Problem, ProblemKind, RelPath, Seen, SpecialKind,
+};
 use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
 use crate::tree::{
-    Dir, Filter, Parents, Root, RootError, ScanOptions, ScanReport, SeenDirectory, SystemOwners, look_again, scan,
-    survey,
+    Dir, Filter, Parents, Root, RootError, ScanOptions, ScanReport, SeenDirectory, SystemOwners, attributes_of,
+    look_again, scan, survey,
 };
 
 /// How much is read at a time of a file that is looked at again.
@@ -26,6 +28,8 @@ pub(super) struct Source {
     pub(super) tables: Tables,
     pub(super) problems: Vec<Problem>,
     pub(super) counts: Counts,
+    /// Extended attributes are synced.
+    pub(super) attributes: bool,
 }
 
 /// A source in numbers.
@@ -33,19 +37,42 @@ pub(super) struct Source {
 pub(super) struct Counts {
     pub(super) entries: u64,
     pub(super) bytes: u64,
-    /// Entries of kinds that are not synced.
-    pub(super) specials: u64,
+    pub(super) sockets: u64,
+    pub(super) pipes: u64,
+    pub(super) devices: u64,
 }
 
 impl Counts {
     fn add(&mut self, node: &Node) {
         self.entries += 1;
         self.bytes += node.kind.size_bytes();
-        self.specials += u64::from(matches!(node.kind, Kind::Special(_)));
+        match node.kind {
+            Kind::Special(SpecialKind::Socket) => self.sockets += 1,
+            Kind::Special(SpecialKind::Fifo) => self.pipes += 1,
+            Kind::Special(_) => self.devices += 1,
+            _ => {}
+        }
     }
 }
 
+/// Files from this length on are looked at for holes before room is asked for them.
+const HOLES_FROM_BYTES: u64 = 4 << 20;
+
 impl Source {
+    /// Room that the files to be sent do not take, since they have holes. Costs a look at each large one.
+    pub(super) fn bytes_of_holes(&self, plan: &Plan, listing: &Listing) -> u64 {
+        let mut parents = Parents::new(&self.root);
+        let large = plan.files.iter().map(|file| file.step.entry);
+        let large = large.filter(|entry| entry.of(listing).1.kind.size_bytes() >= HOLES_FROM_BYTES);
+        let holes = large.filter_map(|entry| {
+            let path = entry.path(listing);
+            let (dir, name) = parents.parent(&path).ok()?;
+            let stat = dir.stat(name).ok()?;
+            Some(stat.size_bytes.saturating_sub(stat.allocated_bytes))
+        });
+        holes.fold(0, u64::saturating_add)
+    }
+
     /// Takes back the removals of what is there after all: a name that is renamed over while its
     /// directory is listed can be missing from the list. When in doubt, it is there. Whether any was: then
     /// the host has something of which the index says that it is gone.
@@ -158,6 +185,7 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
     let options = ScanOptions {
         filter: job.filter.as_deref().map(|filter| filter as &dyn Filter),
         checksum: job.checksum,
+        attributes: job.attributes,
         on_progress: Some(&report_progress),
     };
     let keep = job.record.as_ref().zip(record);
@@ -172,6 +200,7 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
         tables: Tables::default(),
         problems: report.problems.into_iter().chain(vanished).collect(),
         counts,
+        attributes: job.attributes,
     })
 }
 
@@ -207,26 +236,69 @@ fn survey_source(
     let mut merge = index.merge(keep.now).map_err(ScanError::Index)?;
     let mut counts = Counts::default();
     let mut buffer = vec![0; LOOK_BYTES];
+    let mut problems = Vec::new();
     let mut failed = None;
-    let mut visit = |dir: SeenDirectory, handle: &Dir| {
+    let mut visit = |mut dir: SeenDirectory, handle: &Dir| {
         dir.entries.iter().for_each(|seen| counts.add(&seen.node));
-        let mut look = |seen: &Seen| look_again(handle, seen, &mut buffer);
-        merge.directory(&dir.path, &dir.itself, &dir.entries, &mut look).map_err(|error| {
+        let mut look = Looking {
+            handle,
+            path: &dir.path,
+            buffer: &mut buffer,
+            attributes: job.attributes,
+            problems: &mut problems,
+        };
+        merge.directory(&dir.path, &dir.itself, &mut dir.entries, &mut look).map_err(|error| {
             let message = error.to_string();
             failed = Some(error);
             std::io::Error::other(message)
         })
     };
-    let scanned = survey(root, options, &SystemOwners::new(), &mut visit);
+    let owners = SystemOwners::new();
+    let scanned = survey(root, options, &owners, &mut visit);
     if let Some(error) = failed {
         return Err(ScanError::Index(error));
     }
-    let report = scanned.map_err(|error| ScanError::Refused(unscannable(job, &error)))?;
+    let mut report = scanned.map_err(|error| ScanError::Refused(unscannable(job, &error)))?;
+    report.problems.append(&mut problems);
     check_scan(job, &report, counts).map_err(ScanError::Refused)?;
     let summary = merge.finish(keep.stamp).map_err(ScanError::Index)?;
+    for name in index.acl_names().map_err(ScanError::Index)? {
+        report.names.note_named(name, &owners);
+    }
     drop(index);
     let indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), summary.position);
     Ok((Contents::Indexed(indexed), counts, report))
+}
+
+/// Looks again at entries of one directory.
+struct Looking<'a> {
+    handle: &'a Dir,
+    path: &'a RelPath,
+    buffer: &'a mut [u8],
+    attributes: bool,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Look for Looking<'_> {
+    fn content(&mut self, seen: &Seen) -> Option<Digest> {
+        look_again(self.handle, seen, self.buffer)
+    }
+
+    fn attributes(&mut self, seen: &Seen) -> Attributes {
+        if !self.attributes {
+            return Attributes::default();
+        }
+        let (attributes, trouble) = match attributes_of(self.handle, &seen.node.name) {
+            Ok(found) => (found.attributes, found.left_out),
+            // It went meanwhile; the next scan tells.
+            Err(error) if error.kind() == ErrorKind::NotFound => (Attributes::default(), None),
+            Err(error) => (Attributes::default(), Some(format!("its extended attributes cannot be read: {error}"))),
+        };
+        if let (Some(detail), Ok(path)) = (trouble, self.path.join(&seen.node.name)) {
+            self.problems.push(Problem::new(path, ProblemKind::Unreadable, detail));
+        }
+        attributes
+    }
 }
 
 fn unscannable(job: &RootJob, error: &std::io::Error) -> GuardRefusal {
@@ -277,6 +349,7 @@ mod tests {
             tables: Tables::default(),
             problems: Vec::new(),
             counts: Counts::default(),
+            attributes: false,
         };
         let removal = |(name, directory): (&str, bool)| Removal {
             path: RelPath::new(name.as_bytes()).unwrap(),

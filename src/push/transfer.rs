@@ -54,7 +54,7 @@ pub(super) async fn run(
     let Work { job, listing, plan, .. } = &work;
     let begin = Begin {
         names: work.source.contents.names().clone(),
-        need_bytes: plan.totals.need_bytes,
+        need_bytes: plan.totals.need_bytes.saturating_sub(work.source.bytes_of_holes(plan, listing)),
         need_inodes: plan.totals.created,
         deletions: plan.totals.deleted,
     };
@@ -261,6 +261,11 @@ fn changes_after<'a>(plan: &'a Plan, listing: &'a Listing) -> impl Iterator<Item
         };
         Change::Symlink { path: step.entry.path(listing), target, meta: node.meta.clone(), was: step.was }
     });
+    let specials = plan.specials.iter().filter_map(|step| {
+        let (_, node) = step.entry.of(listing);
+        let Kind::Special(kind) = node.kind else { return None };
+        Some(Change::Special { path: step.entry.path(listing), kind, meta: node.meta.clone(), was: step.was })
+    });
     let attributes = plan.attributes.iter().map(|step| {
         let (_, node) = step.entry.of(listing);
         Change::SetMeta { path: step.entry.path(listing), meta: node.meta.clone(), was: step.was }
@@ -270,7 +275,7 @@ fn changes_after<'a>(plan: &'a Plan, listing: &'a Listing) -> impl Iterator<Item
         let path = &listing.dirs[step.dir as usize].path;
         Change::SetDirectoryMeta { path: path.clone(), meta: directory_meta(listing, step.dir) }
     });
-    links.chain(symlinks).chain(attributes).chain(removals).chain(directories)
+    links.chain(symlinks).chain(specials).chain(attributes).chain(removals).chain(directories)
 }
 
 /// The attributes of a directory as its parent's listing has them.
@@ -294,7 +299,7 @@ async fn send_changes(channel: &Channel, changes: impl Iterator<Item = Change> +
 
 /// About what a change takes in a message.
 fn change_bytes(change: &Change) -> usize {
-    let meta = |meta: &Meta| 32 + meta.attributes.iter().map(|one| one.name.len() + one.value.len()).sum::<usize>();
+    let meta = |meta: &Meta| 32 + meta.attributes.bytes();
     match change {
         Change::MakeDirectory { path, .. }
         | Change::ReplaceDirectory { path, .. }
@@ -304,8 +309,8 @@ fn change_bytes(change: &Change) -> usize {
         Change::Link { path, to, .. } => path.as_bytes().len() + to.as_bytes().len() + 24,
         Change::Reuse { path, from, meta: own, .. } => path.as_bytes().len() + from.as_bytes().len() + 48 + meta(own),
         Change::Symlink { path, target, meta: own, .. } => path.as_bytes().len() + target.len() + meta(own),
-        Change::SetMeta { path, meta: own, .. } | Change::SetDirectoryMeta { path, meta: own } => {
-            path.as_bytes().len() + meta(own)
-        }
+        Change::SetMeta { path, meta: own, .. }
+        | Change::Special { path, meta: own, .. }
+        | Change::SetDirectoryMeta { path, meta: own } => path.as_bytes().len() + meta(own),
     }
 }

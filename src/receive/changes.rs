@@ -3,8 +3,8 @@
 use super::expect::Was;
 use super::state;
 use super::writer::{WriteError, Writer};
-use crate::model::{Expected, Kind, Meta, Problem, ProblemKind, RelPath};
-use crate::tree::{Attributes, Expectation, LocalMeta, Placed, StagedKind, problem_kind};
+use crate::model::{Expected, Kind, Meta, Problem, ProblemKind, RelPath, SpecialKind};
+use crate::tree::{Expectation, LocalMeta, MetaSet, Placed, StagedKind, problem_kind};
 use crate::wire::Change;
 
 impl Writer<'_> {
@@ -36,6 +36,7 @@ impl Writer<'_> {
             }
             Change::Link { path, to, was } => self.link(path, &to, was),
             Change::Symlink { path, target, meta, was } => self.symlink(path, target, &meta, was),
+            Change::Special { path, kind, meta, was } => self.special(path, kind, &meta, was),
             Change::SetMeta { path, meta, was } => self.set_leaf_meta(path, &meta, was),
             Change::Remove { path, was } => self.remove(path, was),
             // Set last of all, when `.rfleet` is gone from it.
@@ -94,16 +95,32 @@ impl Writer<'_> {
     fn symlink(&mut self, path: RelPath, target: Box<[u8]>, meta: &Meta, was: Expected) -> Result<(), WriteError> {
         let local = self.local(&Kind::Symlink { target: Box::default() }, meta);
         match self.staging.symlink(&target, &local) {
-            Ok(staged) => {
+            Ok(mut staged) => {
                 debug_assert_eq!(staged.kind(), StagedKind::Symlink);
-                self.note_owner(meta, staged.owner_denied);
+                self.note_shortfall(&path, meta, std::mem::take(&mut staged.short));
                 self.place(path, staged, Was::Known(was)).map(drop)
             }
             Err(error) => self.fail(path, error),
         }
     }
 
-    /// The attributes of a file or a symbolic link that is as expected, or has them already.
+    fn special(&mut self, path: RelPath, kind: SpecialKind, meta: &Meta, was: Expected) -> Result<(), WriteError> {
+        let kind = Kind::Special(kind);
+        let (Kind::Special(special), true) = (&kind, self.fidelity.has(&kind)) else {
+            // The primary was told in the greeting what is made here.
+            return Err(WriteError::Protocol("a special file that is not made here"));
+        };
+        let local = self.local(&kind, meta);
+        match self.staging.special(*special, &local) {
+            Ok(mut staged) => {
+                self.note_shortfall(&path, meta, std::mem::take(&mut staged.short));
+                self.place(path, staged, Was::Known(was)).map(drop)
+            }
+            Err(error) => self.fail(path, error),
+        }
+    }
+
+    /// The attributes of anything but a directory that is as expected, or has them already.
     fn set_leaf_meta(&mut self, path: RelPath, meta: &Meta, was: Expected) -> Result<(), WriteError> {
         let (kind, done) = match was {
             Expected::File { size_bytes, .. } => {
@@ -112,7 +129,8 @@ impl Writer<'_> {
             Expected::Symlink { .. } => {
                 (Kind::Symlink { target: Box::default() }, Expected::Symlink { mtime: meta.mtime })
             }
-            _ => return Err(WriteError::Protocol("attributes of neither a file nor a symbolic link")),
+            Expected::Special => (Kind::Special(SpecialKind::Fifo), Expected::Special),
+            _ => return Err(WriteError::Protocol("attributes of nothing, or of a directory among others")),
         };
         self.set_meta(path, &kind, meta, &|found| found == was || found == done)
     }
@@ -129,13 +147,13 @@ impl Writer<'_> {
         }
         let local = self.local(kind, meta);
         match self.applier.set_meta(&path, kind, &local, expected) {
-            Ok(Attributes::Unexpected) => {
+            Ok(MetaSet::Unexpected) => {
                 self.outcome.drifted += 1;
                 self.problem(Problem::new(path, ProblemKind::Conflict, "its content is not what it should be"));
                 Ok(())
             }
-            Ok(set) => {
-                self.note_owner(meta, set == Attributes::OwnerDenied);
+            Ok(MetaSet::Done(short)) => {
+                self.note_shortfall(&path, meta, short);
                 Ok(())
             }
             Err(error) => self.fail(path, error),

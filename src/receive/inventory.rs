@@ -8,7 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::link::Output;
-use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, RelPath};
+use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, RelPath, Side, View};
 use crate::tree::{LinkTable, Root, ScanOptions, SystemOwners, list_dir, scan};
 use crate::wire::{Inventory, ToPrimary, WireError};
 
@@ -32,6 +32,7 @@ pub(super) struct Listed {
     directories: Vec<(RelPath, Digest)>,
     links: LinkTable,
     checksum: bool,
+    attributes: bool,
     pub(super) inventory: Inventory,
 }
 
@@ -48,6 +49,7 @@ impl Listed {
             directories: Vec::new(),
             links: LinkTable::default(),
             checksum,
+            attributes: fidelity.attributes.any(),
             inventory: Inventory {
                 digest: ListingHasher::default().finish(),
                 directories: 0,
@@ -67,12 +69,14 @@ impl Listed {
                 let _ = output.send(&ToPrimary::Listing { entries });
             }
         };
-        let options = ScanOptions { checksum, on_progress: Some(&tell), ..ScanOptions::default() };
+        let attributes = fidelity.attributes.any();
+        let options = ScanOptions { checksum, attributes, on_progress: Some(&tell), ..ScanOptions::default() };
         let report = scan(root, &options, owners, &mut |dir| {
             names.note(&dir.meta, owners);
             dir.nodes.iter().for_each(|node| names.note(&node.meta, owners));
-            let digest = dir.digest(fidelity, &names);
-            whole.add(&dir, &digest, fidelity, &names);
+            let view = View { fidelity, names: &names, side: Side::Receiver };
+            let digest = dir.digest(view);
+            whole.add(&dir, &digest, view);
             directories.push((dir.path, digest));
             Ok(())
         })?;
@@ -118,7 +122,7 @@ impl Listed {
         paths: &[RelPath],
         output: &Output,
     ) -> Result<(), WireError> {
-        let options = ScanOptions { checksum: self.checksum, ..ScanOptions::default() };
+        let options = ScanOptions { checksum: self.checksum, attributes: self.attributes, ..ScanOptions::default() };
         for path in paths {
             let Some(root) = root else { break };
             // What cannot be looked at is left out, and what is left out is not touched.
@@ -139,7 +143,10 @@ fn send_listing(listing: DirListing, output: &Output) -> Result<(), WireError> {
         let mut bytes = 0;
         while part.len() < MESSAGE_NODES && bytes < MESSAGE_BYTES {
             let Some(node) = nodes.next() else { break };
-            bytes += node.name.len() + node.kind.link().map_or(0, |link| link.as_bytes().len()) + 64;
+            bytes += node.name.len()
+                + node.kind.link().map_or(0, |link| link.as_bytes().len())
+                + node.meta.attributes.bytes()
+                + 64;
             part.push(node);
         }
         let part = DirListing { path: path.clone(), meta: meta.clone(), nodes: part };

@@ -41,6 +41,10 @@ pub struct Policy {
     pub owner: OwnerPolicy,
     /// setuid and setgid of files are kept.
     pub setuid: bool,
+    /// Named pipes and devices are made.
+    pub devices: bool,
+    /// `security.*` attributes other than capabilities are set: SELinux's, Smack's, IMA's.
+    pub labels: bool,
     /// When a commit is acknowledged.
     pub durability: Durability,
 }
@@ -48,7 +52,15 @@ pub struct Policy {
 impl Policy {
     /// For a receiver without configuration: whoever started it by name can do as much without it.
     pub fn unconfigured() -> Self {
-        Policy { allow_delete: true, owner: OwnerPolicy::Preserve, setuid: true, durability: Durability::Commit }
+        Policy {
+            allow_delete: true,
+            owner: OwnerPolicy::Preserve,
+            setuid: true,
+            devices: true,
+            // They belong to the policy of this host, which may not know those of the other.
+            labels: false,
+            durability: Durability::Commit,
+        }
     }
 }
 

@@ -7,12 +7,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FsWord, copy_file_range, fstatfs};
+use rustix::fs::{FsWord, SeekFrom, copy_file_range, fstatfs, seek};
+use rustix::io::Errno;
 
 use super::digester::Digester;
 use super::writer::{WriteError, Writer};
 use crate::delta::{Op, PatchCheck};
-use crate::model::{Digest, Kind, Meta, RelPath, Timestamp};
+use crate::model::{Digest, Holes, Kind, Meta, RelPath, Timestamp};
 use crate::tree::{StagedFile, open_basis};
 
 /// Filesystems on which files can share blocks, by their magic numbers: XFS, Btrfs, bcachefs. Elsewhere the kernel would
@@ -40,8 +41,11 @@ struct Target {
     /// Whether blocks of the basis can be shared instead of copied.
     shares: bool,
     check: PatchCheck,
+    holes: Holes,
     /// Whether the content ends with a hole, so that the length must be set.
     hole_at_end: bool,
+    /// Whether the basis may have holes, which are kept.
+    basis_has_holes: bool,
 }
 
 impl Writer<'_> {
@@ -55,10 +59,12 @@ impl Writer<'_> {
         let mut open = Open { path, meta, size_bytes, target: None };
         let mut basis_file = None;
         let mut basis_bytes = 0;
+        let mut basis_has_holes = false;
         if let Some((expected_bytes, mtime)) = basis {
             match open_basis(self.applier.parents(), &open.path) {
                 Ok((file, stat)) if stat.size_bytes == expected_bytes && stat.mtime == mtime => {
                     (basis_file, basis_bytes) = (Some(file), expected_bytes);
+                    basis_has_holes = stat.may_have_holes();
                 }
                 _ => {
                     self.resend.push(open.path.clone());
@@ -76,7 +82,9 @@ impl Writer<'_> {
                     shares: basis_file.as_ref().is_some_and(can_share),
                     basis: basis_file,
                     check: PatchCheck::new(basis_bytes, size_bytes),
+                    holes: Holes::default(),
                     hole_at_end: false,
+                    basis_has_holes,
                 });
             }
             Err(error) => self.fail(open.path.clone(), error)?,
@@ -110,28 +118,20 @@ impl Writer<'_> {
     pub(super) fn hole(&mut self, bytes: u64) -> Result<(), WriteError> {
         let open = self.open.as_mut().ok_or(WriteError::Protocol("a piece of a file that did not begin"))?;
         let Some(target) = &mut open.target else { return Ok(()) };
-        // As a literal of that length, which it stands for: it must fit, and its zeros are hashed.
-        let mut left = bytes;
-        let zeros = [0; 64 << 10];
-        let mut hashed = Ok(());
-        while left > 0 && hashed.is_ok() {
-            let step = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
-            let fits = target.check.check(&Op::Literal(&zeros[..step]));
-            fits.map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
-            hashed = self.digester.add(&zeros[..step]);
-            left -= step as u64;
-        }
+        let at = target.check.made_bytes();
+        target.check.check_hole(bytes).map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
+        // Whatever length a primary names costs nothing: what is not written is a hole.
+        target.holes.add(at, bytes);
         target.hole_at_end = true;
-        match hashed {
-            Ok(()) => Ok(()),
-            Err(error) => self.fail_open(error),
-        }
+        self.bytes_done += bytes;
+        Ok(())
     }
 
     pub(super) fn end(&mut self, digest: Digest) -> Result<(), WriteError> {
         let open = self.open.take().ok_or(WriteError::Protocol("the end of a file that did not begin"))?;
         let Some(mut target) = open.target else { return Ok(()) };
-        let found = match self.digester.finish() {
+        let hashed = target.holes.trailer().map_or(Ok(()), |trailer| self.digester.add(&trailer));
+        let found = match hashed.and_then(|()| self.digester.finish()) {
             Ok(found) => found,
             Err(error) => return self.fail(open.path, error),
         };
@@ -169,7 +169,48 @@ impl Target {
             // Of what is in the new file, not of the basis: that may be written to meanwhile.
             digester.add_range(self.staged.file(), at + head..at + done)?;
         }
+        self.copy_rest(offset + done, at + done, bytes - done, digester)
+    }
+
+    /// Copies what cannot be shared. Holes of the basis stay holes.
+    fn copy_rest(&mut self, offset: u64, at: u64, bytes: u64, digester: &mut Digester) -> io::Result<()> {
+        let mut done = 0;
+        while self.basis_has_holes && done < bytes {
+            let (data, hole) = self.next_data(offset + done, offset + bytes)?;
+            self.pass_zeros(data - (offset + done), digester)?;
+            self.hole_at_end = hole == data;
+            self.copy_bytes(data, at + (data - offset), hole - data, digester)?;
+            if hole == offset + done {
+                // No more is to be learned of its holes.
+                self.basis_has_holes = false;
+            }
+            done = hole - offset;
+        }
         self.copy_bytes(offset + done, at + done, bytes - done, digester)
+    }
+
+    /// Where in the basis the next data begins and ends, both from `from` on and at most at `end`.
+    fn next_data(&self, from: u64, end: u64) -> io::Result<(u64, u64)> {
+        let basis = self.basis.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
+        let data = match seek(basis, SeekFrom::Data(from)) {
+            Ok(data) => data.min(end),
+            Err(Errno::NXIO) => end,
+            Err(_) => from,
+        };
+        Ok((data, seek(basis, SeekFrom::Hole(data)).map_or(end, |hole| hole.clamp(data, end))))
+    }
+
+    /// Hashes zeros that are not written.
+    fn pass_zeros(&self, bytes: u64, digester: &mut Digester) -> io::Result<()> {
+        let mut left = bytes;
+        while left > 0 {
+            let mut piece = digester.piece()?;
+            let zeros = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+            piece[..zeros].fill(0);
+            digester.add_piece(piece, zeros)?;
+            left -= zeros as u64;
+        }
+        Ok(())
     }
 
     /// Shares blocks of the basis, as far as that goes; how many bytes it went.

@@ -14,12 +14,16 @@ use thiserror::Error;
 
 use super::inventory::Listed;
 use super::link::{PrimaryLink, standard_streams};
-use super::policy::{Durability, OwnerPolicy, Policy, Roots};
+use super::owners::{Ownership, Process};
+use super::policy::{Durability, Policy, Roots};
 use super::refusal::{End, WriteEnd, check_room, misplaced, refuse, stage_refusal, write_refusal};
 use super::signature::Signatures;
 use super::writer::{WriteError, Writer};
-use super::{drift, owners, state};
-use crate::model::{Fidelity, Kind, OwnerMap, OwnerNames, Owners, Position, Problem, RelPath, Term, Timestamp};
+use super::{drift, state};
+use crate::model::{
+    AttributeFidelity, Fidelity, Kind, OwnerMap, OwnerNames, Owners, Position, Problem, RelPath, Term, TimeFidelity,
+    Timestamp,
+};
 use crate::tree::{Root, RootError, Staging, SystemOwners, problem_kind, read_state};
 use crate::wire::{
     Begin, BlockReader, Committed, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
@@ -82,11 +86,15 @@ fn serve_on(
     now: Timestamp,
 ) -> Result<(), ReceiveError> {
     let name = drift::session_name(now, std::process::id());
-    let mut session = Session { link: PrimaryLink::open(input, output), policy, owners: SystemOwners::new(), name };
-    match session.run(roots) {
+    let mut link = PrimaryLink::open(input, output);
+    let (owners, process) = (SystemOwners::new(), own_process());
+    let ownership = Ownership::of(&policy.owner, &owners, &process).map_err(|why| refuse(RefusalKind::Policy, why));
+    let outcome = ownership
+        .and_then(|ownership| Session { link: &mut link, policy, owners, process, ownership, name }.run(roots));
+    match outcome {
         Err(End::Refused(refusal)) => {
             // Told as far as someone is left to tell.
-            let _ = session.link.send(&ToPrimary::Refused(refusal.clone()));
+            let _ = link.send(&ToPrimary::Refused(refusal.clone()));
             Err(refusal.into())
         }
         Err(End::Wire(error)) => Err(error.into()),
@@ -103,9 +111,11 @@ struct Found {
 }
 
 struct Session<'a> {
-    link: PrimaryLink,
+    link: &'a mut PrimaryLink,
     policy: &'a Policy,
     owners: SystemOwners,
+    process: Process,
+    ownership: Ownership,
     /// In the attic.
     name: String,
 }
@@ -116,8 +126,10 @@ impl Session<'_> {
             return Err(misplaced("something else than a greeting"));
         };
         let found = self.open_root(roots, &hello)?;
-        let fidelity = self.fidelity();
-        self.welcome(&hello, &found, fidelity)?;
+        // A root that does not exist yet is judged by the directory that it would be made in.
+        let place = found.root.clone().or_else(|| Root::open_parent(&found.path).ok());
+        let fidelity = self.fidelity(&hello, place.as_ref());
+        self.welcome(&hello, &found, place.as_ref(), fidelity)?;
         match self.compare(&found, &hello, fidelity)? {
             None => Ok(()),
             Some(_) if hello.read_only => Err(misplaced("a change in a comparison")),
@@ -185,20 +197,29 @@ impl Session<'_> {
         Ok(Some(state))
     }
 
-    fn privileged(&self) -> bool {
-        geteuid().is_root()
-    }
-
-    fn fidelity(&self) -> Fidelity {
-        let owner = self.privileged() && matches!(self.policy.owner, OwnerPolicy::Preserve | OwnerPolicy::Numeric);
+    /// What can be held at `place`, by the filesystem, this process's rights and the policy.
+    fn fidelity(&self, hello: &Hello, place: Option<&Root>) -> Fidelity {
+        let privileged = geteuid().is_root();
         // setuid would lend the rights of whoever owns the file here instead of its owner's at home.
-        Fidelity { owner, setuid: self.policy.setuid && self.privileged() }
+        let setuid = self.policy.setuid && privileged;
+        let wanted = place.filter(|_| hello.attributes);
+        let possible = wanted.and_then(|place| place.attributes(privileged).ok()).unwrap_or(AttributeFidelity::NONE);
+        Fidelity {
+            owner: self.ownership.fidelity(&self.process),
+            setuid,
+            attributes: AttributeFidelity {
+                capability: possible.capability && setuid,
+                label: possible.label && self.policy.labels,
+                ..possible
+            },
+            pipes: self.policy.devices,
+            devices: self.policy.devices && privileged,
+            times: place.and_then(|place| place.times().ok()).unwrap_or(TimeFidelity::FULL),
+        }
     }
 
-    fn welcome(&self, hello: &Hello, found: &Found, fidelity: Fidelity) -> Result<(), End> {
-        // A root that does not exist yet is judged by the directory that it would be made in.
-        let place = found.root.clone().or_else(|| Root::open_parent(&found.path).ok());
-        let free = place.as_ref().and_then(|place| place.free().ok());
+    fn welcome(&self, hello: &Hello, found: &Found, place: Option<&Root>, fidelity: Fidelity) -> Result<(), End> {
+        let free = place.and_then(|place| place.free().ok());
         let welcome = Welcome {
             protocol: choose_protocol(hello.protocol_min, hello.protocol_max).unwrap_or_default(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
@@ -207,7 +228,7 @@ impl Session<'_> {
             state: found.state.clone(),
             free_bytes: free.as_ref().map_or(u64::MAX, |free| free.bytes),
             free_inodes: free.as_ref().and_then(|free| free.inodes),
-            writable: place.as_ref().is_some_and(Root::is_writable),
+            writable: place.is_some_and(Root::is_writable),
             notes: Vec::new(),
         };
         Ok(self.link.send(&ToPrimary::Welcome(welcome))?)
@@ -243,8 +264,7 @@ impl Session<'_> {
     }
 
     fn map_owners(&self, names: &OwnerNames) -> OwnerMap {
-        let own_groups = (!self.privileged()).then(own_groups);
-        owners::map(names, &self.policy.owner, &self.owners, own_groups.as_deref())
+        self.ownership.map(names, &self.owners, &self.process)
     }
 
     fn write(&mut self, hello: &Hello, found: Found, fidelity: Fidelity, begin: Begin) -> Result<(), End> {
@@ -287,10 +307,7 @@ impl Session<'_> {
             .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
         writer.deletions_left = begin.deletions;
         writer.state_before_moves = unknown_position(claim.as_ref().or(recorded.as_ref()));
-        if !self.privileged() {
-            let own = geteuid().as_raw();
-            writer.foreign_users = owners::foreign_users(&begin.names, &self.policy.owner, &self.owners, own);
-        }
+        writer.foreign_users = self.ownership.foreign_users(&begin.names, &self.owners, &self.process);
         let signatures = Signatures::new(&root, &self.link.output);
         let finish = self.take_changes(&mut writer, signatures).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || bytes.is_some();
@@ -388,11 +405,11 @@ impl Session<'_> {
     }
 }
 
-/// The groups that an unprivileged process may give its files to.
-fn own_groups() -> Vec<u32> {
-    let mut groups = vec![getegid().as_raw()];
-    groups.extend(getgroups().unwrap_or_default().iter().map(|group| group.as_raw()));
-    groups
+/// Who this process is.
+fn own_process() -> Process {
+    let (uid, gid) = (geteuid(), getegid().as_raw());
+    let groups = || getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()).chain([gid]).collect();
+    Process { uid: uid.as_raw(), gid, groups: (!uid.is_root()).then(groups) }
 }
 
 /// `state` without what the root holds; `None` if that is not in it anyway.

@@ -15,7 +15,9 @@ use super::rebuild::Open;
 use super::reuse::Reused;
 use crate::delta::Op;
 use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
-use crate::tree::{Applier, Attic, LocalMeta, Over, Placed, Root, Staged, Staging, problem_kind};
+use crate::tree::{
+    Applier, Attic, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, problem_kind,
+};
 use crate::wire::{BlockReader, Committed, Record, RootState};
 
 /// Bytes staged before they are committed. What is replaced is freed only then, so this is also
@@ -130,13 +132,20 @@ impl<'a> Writer<'a> {
             mode: self.fidelity.mode(kind, meta.mode),
             uid: self.owners.users.get(&meta.uid).copied().flatten(),
             gid: self.owners.groups.get(&meta.gid).copied().flatten(),
-            mtime: meta.mtime,
+            mtime: self.fidelity.times.held(meta.mtime),
+            attributes: LocalAttributes {
+                managed: self.fidelity.attributes,
+                wanted: meta.attributes.kept(self.fidelity.attributes, &self.owners.acl),
+            },
         }
     }
 
-    /// Counts an entry whose owner is not what it should be.
-    pub(super) fn note_owner(&mut self, meta: &Meta, denied: bool) {
-        self.owners_denied += u64::from(denied || self.foreign_users.contains(&meta.uid));
+    /// Tells what could not be set of an entry, and counts an owner that is not what it should be.
+    pub(super) fn note_shortfall(&mut self, path: &RelPath, meta: &Meta, short: Shortfall) {
+        self.owners_denied += u64::from(short.owner || self.foreign_users.contains(&meta.uid));
+        if let Some(detail) = short.attribute {
+            self.problem(Problem::new(path.clone(), ProblemKind::Denied, detail));
+        }
     }
 
     /// Takes one block.
@@ -192,8 +201,8 @@ impl<'a> Writer<'a> {
     ) -> Result<(), WriteError> {
         self.files_done += 1;
         match staged {
-            Ok(staged) => {
-                self.note_owner(meta, staged.owner_denied);
+            Ok(mut staged) => {
+                self.note_shortfall(&path, meta, std::mem::take(&mut staged.short));
                 self.waiting.push((staged, path));
                 self.waiting_bytes += bytes;
                 let full = self.waiting.len() >= BATCH_FILES || self.waiting_bytes >= BATCH_BYTES;

@@ -12,25 +12,23 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{self, FileType, Mode};
+use rustix::fs::{self, Mode};
 use rustix::io::Errno;
 
 use super::attic::Attic;
 use super::beneath::{Dir, NAME_ANY, NAME_DIR, Parents, Root, Stat};
 use super::dispose;
-use super::meta::{self, Hold, LocalMeta};
+use super::meta::{self, Hold, LocalMeta, Shortfall};
 use super::place::{self, Expectation, Over, Placed, Site};
 use super::stage::{Staged, StagedKind, Staging};
-use crate::model::{Kind, ProblemKind, RESERVED_NAME, RelPath, SpecialKind};
+use crate::model::{Expected, Kind, ProblemKind, RESERVED_NAME, RelPath};
 
 /// What became of attributes that were to be set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Attributes {
-    /// They are as asked for.
-    Set,
-    /// They are, but for the owner or the group, for want of the right to set it.
-    OwnerDenied,
+pub enum MetaSet {
+    /// They are as asked for, but for this.
+    Done(Shortfall),
     /// What is there is not what was expected; it was left as it is.
     Unexpected,
 }
@@ -124,13 +122,13 @@ impl Applier {
         kind: &Kind,
         meta: &LocalMeta,
         expected: Expectation<'_>,
-    ) -> io::Result<Attributes> {
+    ) -> io::Result<MetaSet> {
         if path.is_root() {
             let root = self.parents.root();
             return set_on(Hold::Open(root.fd()), &root.stat()?, meta, &|_| true);
         }
         let result = self.in_parent(path, |dir, name| set_meta_in(dir, name, kind, meta, expected))?;
-        if result != Attributes::Unexpected {
+        if result != MetaSet::Unexpected {
             self.loosened.retain(|(loosened, _)| loosened != path);
         }
         Ok(result)
@@ -320,7 +318,7 @@ fn set_meta_in(
     kind: &Kind,
     meta: &LocalMeta,
     expected: Expectation<'_>,
-) -> io::Result<Attributes> {
+) -> io::Result<MetaSet> {
     let opened = match kind {
         Kind::Directory => Some(dir.open_dir(name).map(|dir| dir.fd)),
         Kind::File { .. } => Some(dir.open_file(name).map(|(file, _)| file.into())),
@@ -340,7 +338,7 @@ fn set_meta_in(
     }
     let named = dir.open(name, NAME_ANY)?;
     let stat = Stat::from(fs::fstat(&named)?);
-    if stat.file_type() == file_type(kind) {
+    if is_of_kind(&stat, kind) {
         set_on(Hold::Named(named.as_fd()), &stat, meta, expected)
     } else {
         Err(Errno::EXIST.into())
@@ -349,22 +347,20 @@ fn set_meta_in(
 
 /// RACE: what someone writes after this look gets the time too, and goes unnoticed by a comparison of
 /// size and time if it keeps the size.
-fn set_on(hold: Hold<'_>, now: &Stat, meta: &LocalMeta, expected: Expectation<'_>) -> io::Result<Attributes> {
+fn set_on(hold: Hold<'_>, now: &Stat, meta: &LocalMeta, expected: Expectation<'_>) -> io::Result<MetaSet> {
     if !expected(now.expected()) {
-        return Ok(Attributes::Unexpected);
+        return Ok(MetaSet::Unexpected);
     }
-    Ok(if meta::set(hold, now, meta)? { Attributes::OwnerDenied } else { Attributes::Set })
+    Ok(MetaSet::Done(meta::set(hold, now, meta, false)?))
 }
 
-fn file_type(kind: &Kind) -> FileType {
+/// Special files are of one kind here: only their attributes are touched.
+fn is_of_kind(stat: &Stat, kind: &Kind) -> bool {
     match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::File { .. } => FileType::RegularFile,
-        Kind::Symlink { .. } => FileType::Symlink,
-        Kind::Special(SpecialKind::Fifo) => FileType::Fifo,
-        Kind::Special(SpecialKind::Socket) => FileType::Socket,
-        Kind::Special(SpecialKind::CharDevice { .. }) => FileType::CharacterDevice,
-        Kind::Special(SpecialKind::BlockDevice { .. }) => FileType::BlockDevice,
+        Kind::Directory => stat.is_directory(),
+        Kind::File { .. } => stat.is_file(),
+        Kind::Symlink { .. } => stat.is_symlink(),
+        Kind::Special(_) => stat.expected() == Expected::Special,
     }
 }
 
@@ -373,11 +369,11 @@ pub fn problem_kind(error: &io::Error) -> ProblemKind {
     match Errno::from_io_error(error) {
         Some(Errno::NOENT | Errno::STALE) => ProblemKind::Vanished,
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => ProblemKind::Denied,
-        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => ProblemKind::NoSpace,
+        Some(Errno::NOSPC | Errno::DQUOT) => ProblemKind::NoSpace,
         Some(Errno::EXIST | Errno::NOTDIR | Errno::ISDIR | Errno::NOTEMPTY | Errno::LOOP | Errno::BUSY) => {
             ProblemKind::Conflict
         }
-        Some(Errno::NAMETOOLONG | Errno::OPNOTSUPP) => ProblemKind::Unsupported,
+        Some(Errno::NAMETOOLONG | Errno::OPNOTSUPP | Errno::FBIG) => ProblemKind::Unsupported,
         _ => ProblemKind::Failed,
     }
 }
@@ -391,7 +387,7 @@ mod tests {
     use super::super::beneath::WITHOUT_RENAMEAT2;
     use super::super::fixture::{Fixture, OVER_ALL, OVER_LEAVES, is_unprivileged, meta, names, path};
     use super::*;
-    use crate::model::Expected;
+    use rustix::fs::FileType;
 
     fn file(staging: &Staging, text: &str) -> Staged {
         let mut file = staging.create_file(0o644).unwrap();
@@ -487,7 +483,10 @@ mod tests {
         let link = Kind::Symlink { target: b"f".as_slice().into() };
         for (name, kind, mode) in [("f", Kind::file(1), 0o4711), ("d", Kind::Directory, 0o2750), ("l", link.clone(), 0)]
         {
-            assert_eq!(apply.set_meta(&path(name), &kind, &meta(mode, 42), &|_| true).unwrap(), Attributes::Set);
+            assert_eq!(
+                apply.set_meta(&path(name), &kind, &meta(mode, 42), &|_| true).unwrap(),
+                MetaSet::Done(Shortfall::default())
+            );
             let found = std_fs::symlink_metadata(fixture.path.join(name)).unwrap();
             assert_eq!((found.mtime(), found.mtime_nsec()), (42, 123_456_789), "{name}");
             assert!(name == "l" || found.mode() & 0o7777 == mode, "{name}");
@@ -500,11 +499,11 @@ mod tests {
             assert_eq!(found, Expected::File { size_bytes: 1, mtime: meta(0, 42).mtime });
             false
         });
-        assert_eq!(refused.unwrap(), Attributes::Unexpected);
+        assert_eq!(refused.unwrap(), MetaSet::Unexpected);
         let found = std_fs::metadata(fixture.path.join("f")).unwrap();
         assert_eq!((found.mode() & 0o7777, found.mtime()), (0o4711, 42));
         let set = apply.set_meta(&RelPath::root(), &Kind::Directory, &meta(0o711, 3), &|_| false);
-        assert_eq!(set.unwrap(), Attributes::Set);
+        assert_eq!(set.unwrap(), MetaSet::Done(Shortfall::default()));
         assert_eq!(std_fs::metadata(&fixture.path).unwrap().mode() & 0o7777, 0o711);
         assert_eq!(
             problem_kind(&apply.set_meta(&path("x"), &link, &meta(0, 1), &|_| true).unwrap_err()),
@@ -571,7 +570,7 @@ mod tests {
         let placed = apply.place(file(&staging, "was r"), &path("r"), OVER_ALL, &mut attic);
         assert_eq!(placed.unwrap(), Placed::AsExpected);
         let set = apply.set_meta(&path("s"), &Kind::file(0), &meta(0o600, 5), &|_| true);
-        assert_eq!(set.unwrap(), Attributes::Set);
+        assert_eq!(set.unwrap(), MetaSet::Done(Shortfall::default()));
         staging.finish(false).unwrap();
         assert_eq!(
             (fixture.text("a/b/f"), fixture.text("r"), fixture.text("s")),

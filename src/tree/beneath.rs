@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::model::{Expected, Inode, Meta, RelPath, Timestamp};
+use super::{attributes, times};
+use crate::model::{AttributeFidelity, Attributes, Expected, Inode, Meta, RelPath, TimeFidelity, Timestamp};
 
 /// How directories are opened when they are to be listed or synced.
 pub(super) const LIST: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -104,6 +105,23 @@ impl Root {
         let stat = self.stat()?;
         let fsid = fs::fstatvfs(&self.0.fd)?.f_fsid;
         Ok(RootIdentity { dev: stat.dev, ino: stat.ino, fsid })
+    }
+
+    /// The kinds of extended attributes that the effective user can set here, by the filesystem and by its
+    /// rights, which are all if it is `privileged`. Changes nothing.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn attributes(&self, privileged: bool) -> io::Result<AttributeFidelity> {
+        Ok(attributes::possible(&self.dir(&RelPath::root())?, privileged))
+    }
+
+    /// The times that files here can have. Changes nothing.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn times(&self) -> io::Result<TimeFidelity> {
+        Ok(times::held(&self.dir(&RelPath::root())?))
     }
 
     /// Room on the root's filesystem.
@@ -199,7 +217,7 @@ std::thread_local! {
 }
 
 /// Defence in depth: a name is one component, whoever made it.
-fn checked(name: &[u8]) -> Result<&[u8], Errno> {
+pub(super) fn checked(name: &[u8]) -> Result<&[u8], Errno> {
     let is_one = !matches!(name, b"" | b"." | b"..") && !name.iter().any(|&byte| byte == b'/' || byte == 0);
     if is_one { Ok(name) } else { Err(Errno::INVAL) }
 }
@@ -381,6 +399,8 @@ pub struct Stat {
     pub gid: u32,
     /// Length in bytes.
     pub size_bytes: u64,
+    /// Room that it takes, in bytes: less than its length if it has holes.
+    pub allocated_bytes: u64,
     /// For devices, which one.
     pub rdev: u64,
     /// Last change of the content.
@@ -403,6 +423,11 @@ impl Stat {
     /// Whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.file_type() == fs::FileType::RegularFile
+    }
+
+    /// Whether it may have holes; a filesystem that compresses says so of others too.
+    pub fn may_have_holes(&self) -> bool {
+        self.is_file() && self.allocated_bytes < self.size_bytes
     }
 
     /// Whether it is a symbolic link.
@@ -437,7 +462,13 @@ impl Stat {
 
     /// As an entry's attributes.
     pub fn meta(&self) -> Meta {
-        Meta { mode: self.permissions(), uid: self.uid, gid: self.gid, mtime: self.mtime, attributes: Vec::new() }
+        Meta {
+            mode: self.permissions(),
+            uid: self.uid,
+            gid: self.gid,
+            mtime: self.mtime,
+            attributes: Attributes::default(),
+        }
     }
 }
 
@@ -454,6 +485,8 @@ impl From<fs::Stat> for Stat {
             uid: stat.st_uid,
             gid: stat.st_gid,
             size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            // In units of 512 bytes, whatever the filesystem's are.
+            allocated_bytes: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
             rdev: stat.st_rdev.into(),
             mtime: time(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
             ctime: time(stat.st_ctime.into(), stat.st_ctime_nsec.into()),

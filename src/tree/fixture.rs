@@ -77,7 +77,7 @@ pub fn path(name: &str) -> RelPath {
 }
 
 pub fn meta(mode: u32, secs: i64) -> LocalMeta {
-    LocalMeta { mode, uid: None, gid: None, mtime: Timestamp { secs, nanos: 123_456_789 } }
+    LocalMeta { mode, mtime: Timestamp { secs, nanos: 123_456_789 }, ..LocalMeta::default() }
 }
 
 /// In the place of anything that is no directory.

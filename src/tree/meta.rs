@@ -1,19 +1,21 @@
-//! Owner, mode and times through a handle.
+//! Owner, extended attributes, mode and times through a handle.
 //!
-//! The owner comes first, since a change of owner clears setuid and setgid; the times last, since
-//! nothing after them may touch the entry.
+//! The owner comes first, since a change of owner clears setuid, setgid and capabilities; then what an ACL
+//! changes of the mode; the times last, since nothing after them may touch the entry.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
+use super::attributes::{self, LocalAttributes};
 use super::beneath::Stat;
 use crate::model::Timestamp;
 
 /// Attributes as this host is to set them: numbers already translated, policy already applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalMeta {
     /// Permission bits, `0o7777`; ignored for symbolic links.
     pub mode: u32,
@@ -23,6 +25,18 @@ pub struct LocalMeta {
     pub gid: Option<u32>,
     /// Time of the last change of the content.
     pub mtime: Timestamp,
+    /// Extended attributes.
+    pub attributes: LocalAttributes,
+}
+
+/// What could not be set of what was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Shortfall {
+    /// The owner or the group, for want of the right to.
+    pub owner: bool,
+    /// An extended attribute: which, and why.
+    pub attribute: Option<String>,
 }
 
 /// Times with the access time left alone.
@@ -42,11 +56,11 @@ pub(super) enum Hold<'h> {
     Named(BorrowedFd<'h>),
 }
 
-/// Sets what differs from `now`; the result tells whether the owner or group could not be set.
+/// Sets what differs from `now`. `fresh`: made in the stage a moment ago, without extended attributes.
 ///
-/// Where it could not, setuid and setgid are not set either: they would lend the rights of
+/// Where the owner cannot be set, setuid and setgid are not set either: they would lend the rights of
 /// whoever owns the entry here instead of those of its owner at home.
-pub(super) fn set(hold: Hold<'_>, now: &Stat, meta: &LocalMeta) -> io::Result<bool> {
+pub(super) fn set(hold: Hold<'_>, now: &Stat, meta: &LocalMeta, fresh: bool) -> io::Result<Shortfall> {
     let is_symlink = now.is_symlink();
     let (uid, gid) = (meta.uid.filter(|&uid| uid != now.uid), meta.gid.filter(|&gid| gid != now.gid));
     let changes_owner = uid.is_some() || gid.is_some();
@@ -56,7 +70,10 @@ pub(super) fn set(hold: Hold<'_>, now: &Stat, meta: &LocalMeta) -> io::Result<bo
         mode &= 0o1777;
     }
     let cleared_by_chown = changes_owner && mode & 0o6000 != 0;
-    if !is_symlink && (mode != now.permissions() || cleared_by_chown) {
+    let opened_up = !is_symlink && is_too_closed(now, meta, fresh) && set_mode(hold, mode | 0o600).is_ok();
+    let written = attributes::write(hold, &meta.attributes, fresh);
+    let disturbed = cleared_by_chown || opened_up || written.acl;
+    if !is_symlink && (mode != now.permissions() || disturbed) {
         set_mode(hold, mode)?;
     }
     // Always: content written through this handle may have changed them since `now`.
@@ -65,7 +82,13 @@ pub(super) fn set(hold: Hold<'_>, now: &Stat, meta: &LocalMeta) -> io::Result<bo
         Hold::Open(fd) => fs::futimens(fd, &times)?,
         Hold::Named(fd) => set_times_named(fd, &times)?,
     }
-    Ok(owner_denied)
+    Ok(Shortfall { owner: owner_denied, attribute: written.refused })
+}
+
+/// Whether the owner has first to be given the rights that reading and setting `user.*` takes.
+fn is_too_closed(now: &Stat, meta: &LocalMeta, fresh: bool) -> bool {
+    let works = meta.attributes.managed.any() && !(fresh && meta.attributes.wanted.is_empty());
+    works && now.permissions() & 0o600 != 0o600 && !geteuid().is_root()
 }
 
 /// Whether both could be set. `EINVAL`: the number is not mapped in this user namespace.
@@ -108,7 +131,7 @@ fn set_times_named(fd: BorrowedFd<'_>, times: &Timestamps) -> io::Result<()> {
     }
 }
 
-fn magic_link(fd: BorrowedFd<'_>) -> String {
+pub(super) fn magic_link(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 

@@ -13,9 +13,11 @@
 //! | `stage`    | the private directory in which new content is made |
 //! | `dispose`  | recursive removal inside the private directory |
 //! | `meta`     | owner, mode and times through a handle |
+//! | `attributes` | extended attributes and ACLs, likewise |
 //! | `apply`    | changes to the visible tree |
 //! | `place`    | one entry of it goes from old to new, or goes |
 //! | `attic`    | what was there and was not expected |
+//! | `times`    | which times a filesystem holds |
 //! | `owners`   | names of users and groups |
 //!
 //! # Invariants
@@ -38,6 +40,7 @@
 
 mod apply;
 mod attic;
+mod attributes;
 mod beneath;
 mod dispose;
 mod meta;
@@ -47,19 +50,21 @@ mod place;
 mod read;
 mod scan;
 mod stage;
+mod times;
 
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod race_tests;
 
-pub use apply::{Applier, Attributes, problem_kind};
+pub use apply::{Applier, MetaSet, problem_kind};
 pub use attic::Attic;
+pub use attributes::{Found, LocalAttributes, attributes_of};
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
-pub use meta::LocalMeta;
+pub use meta::{LocalMeta, Shortfall};
 pub use open::RootError;
 pub use owners::SystemOwners;
 pub use place::{Expectation, Over, Placed};
-pub use read::{ContentReader, ReadError, open_basis};
+pub use read::{ContentReader, ReadError, Whole, open_basis};
 pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging, read_state};

@@ -9,14 +9,18 @@
 //! tick at 1 to 10 ms; the next cycle sees such a file unless nothing in it changes any more.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
-use rustix::fs::{Advice, fadvise, fstat};
+use rustix::fs::{Advice, SeekFrom, fadvise, fstat, seek};
 use rustix::io::Errno;
 use thiserror::Error;
 
+use super::attributes::{self, Found};
 use super::beneath::{Dir, Parents, Stat};
-use crate::model::{Digest, Hasher, Kind, Meta, Node, ProblemKind, RelPath, Seen};
+use super::meta::Hold;
+use crate::model::{Digest, Hasher, Holes, Kind, Meta, Node, ProblemKind, RelPath, Seen};
 
 /// Below this, the kernel's first read-ahead covers the file and advice only costs a call.
 const ADVISE_FROM_BYTES: u64 = 1 << 20;
@@ -77,6 +81,19 @@ pub struct ContentReader {
     first: Stat,
     read_bytes: u64,
     hasher: Hasher,
+    /// Where the piece of content that is being read ends, at the latest.
+    data_until: u64,
+    /// Holes that were passed, where they are to be kept.
+    holes: Option<Holes>,
+}
+
+/// Content that was read whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Its digest; that of its holes counts in.
+    pub digest: Digest,
+    /// Whether holes were passed: then the digest is not that of the content alone.
+    pub has_holes: bool,
 }
 
 impl ContentReader {
@@ -99,7 +116,57 @@ impl ContentReader {
             // Only advice; a filesystem that ignores it is read all the same.
             let _ = fadvise(&file, 0, None, Advice::Sequential);
         }
-        Ok(ContentReader { file, first, read_bytes: 0, hasher: Hasher::new() })
+        Ok(ContentReader { file, first, read_bytes: 0, hasher: Hasher::new(), data_until: u64::MAX, holes: None })
+    }
+
+    /// Lets [`ContentReader::skip_hole`] pass holes, if the file has any: they are not read.
+    pub fn keeping_holes(mut self) -> Self {
+        if self.first.may_have_holes() {
+            self.holes = Some(Holes::default());
+            self.data_until = 0;
+        }
+        self
+    }
+
+    /// Whether all of it was read or passed.
+    pub fn is_at_end(&self) -> bool {
+        self.read_bytes >= self.first.size_bytes
+    }
+
+    /// Whether holes are looked for.
+    pub fn keeps_holes(&self) -> bool {
+        self.holes.is_some()
+    }
+
+    /// Passes the hole that is next, if there is one; its length. To be called whenever
+    /// [`ContentReader::read`] has given nothing, until that is at the end.
+    ///
+    /// # Errors
+    /// `Changed` when the file ends early, else `Io`.
+    pub fn skip_hole(&mut self) -> Result<u64, ReadError> {
+        let (at, end) = (self.read_bytes, self.first.size_bytes);
+        if self.holes.is_none() || at < self.data_until || at >= end {
+            return Ok(0);
+        }
+        let data = match seek(&self.file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(end),
+            // Nothing but a hole up to the end. That the end is where it was, the last look tells.
+            Err(Errno::NXIO) => end,
+            // A filesystem without holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+            Err(errno) => return Err(ReadError::from(io::Error::from(errno))),
+        };
+        let hole = match seek(&self.file, SeekFrom::Hole(data)) {
+            Ok(hole) if hole > data => hole,
+            _ => end,
+        };
+        self.data_until = hole;
+        self.read_bytes = data;
+        let bytes = data.saturating_sub(at);
+        if let (Some(holes), true) = (&mut self.holes, bytes > 0) {
+            holes.add(at, bytes);
+        }
+        Ok(bytes)
     }
 
     /// Length at the open, in bytes: exactly as much will be read.
@@ -110,6 +177,14 @@ impl ContentReader {
     /// Attributes at the open.
     pub fn meta(&self) -> Meta {
         self.first.meta()
+    }
+
+    /// Its extended attributes, and why some of them are left out. What changes them later changes the file.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn attributes(&self) -> Result<Found, ReadError> {
+        attributes::read(Hold::Open(self.file.as_fd())).map_err(ReadError::Io)
     }
 
     /// What the file was at the open, as an index keeps it.
@@ -123,18 +198,19 @@ impl ContentReader {
         &self.first
     }
 
-    /// Reads and hashes the next bytes into `buf`; 0 after [`ContentReader::size_bytes`] bytes.
+    /// Reads and hashes the next bytes into `buf`; 0 after [`ContentReader::size_bytes`] bytes, and before a
+    /// hole that may be passed.
     ///
     /// # Errors
     /// `Changed` when the file ends early, else `Io`.
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize, ReadError> {
-        let left = self.first.size_bytes - self.read_bytes;
+        let left = self.first.size_bytes.min(self.data_until).saturating_sub(self.read_bytes);
         let take = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         if take == 0 {
             return Ok(0);
         }
         loop {
-            match self.file.read(&mut buf[..take]) {
+            match self.file.read_at(&mut buf[..take], self.read_bytes) {
                 Ok(0) => return Err(ReadError::Changed),
                 Ok(count) => {
                     self.hasher.update(&buf[..count]);
@@ -151,23 +227,28 @@ impl ContentReader {
     ///
     /// # Errors
     /// `Changed` if any of this does not hold, else `Io`.
-    pub fn finish(self) -> Result<Digest, ReadError> {
+    pub fn finish(mut self) -> Result<Whole, ReadError> {
         let last = Stat::from(fstat(&self.file).map_err(io::Error::from)?);
         let seen = |stat: &Stat| (stat.size_bytes, stat.mtime, stat.ctime, stat.ino);
         if self.read_bytes == self.first.size_bytes && seen(&last) == seen(&self.first) {
-            Ok(self.hasher.finish())
+            let trailer = self.holes.as_ref().and_then(Holes::trailer);
+            if let Some(trailer) = &trailer {
+                self.hasher.update(trailer);
+            }
+            Ok(Whole { digest: self.hasher.finish(), has_holes: trailer.is_some() })
         } else {
             Err(ReadError::Changed)
         }
     }
 
-    /// Reads what is left and finishes; `scratch` is the buffer to use.
+    /// Reads what is left, holes as the zeros that they are, and finishes; `scratch` is the buffer to use.
     ///
     /// # Errors
     /// As [`ContentReader::read`] and [`ContentReader::finish`].
     pub fn digest(mut self, scratch: &mut [u8]) -> Result<Digest, ReadError> {
+        (self.data_until, self.holes) = (u64::MAX, None);
         while self.read(scratch)? > 0 {}
-        self.finish()
+        Ok(self.finish()?.digest)
     }
 }
 

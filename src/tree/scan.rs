@@ -13,11 +13,14 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 
 use rustix::fs::{AtFlags, FileType, major, minor, readlinkat, statat};
 use rustix::io::Errno;
 
+use super::attributes::{self, Found, attributes_of};
 use super::beneath::{Dir, Root, Stat};
+use super::meta::Hold;
 use super::read::{ContentReader, ReadError};
 use crate::model::{
     Digest, DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, Seen,
@@ -48,6 +51,8 @@ pub trait Filter: Sync {
 pub struct ScanOptions<'a> {
     /// What is left out.
     pub filter: Option<&'a dyn Filter>,
+    /// Read extended attributes: of every entry with [`scan`], of the root with [`survey`].
+    pub attributes: bool,
     /// Read every file and fill its digest. Hard links have none: their first name has it.
     pub checksum: bool,
     /// Told the number of entries so far, once for each directory.
@@ -268,7 +273,7 @@ fn take_in<T: Listed>(
     let mut last = (listing.meta().uid, listing.meta().gid);
     for node in listing.nodes() {
         // Neighbours mostly have one owner: this spares two look-ups for each.
-        if last != (node.meta.uid, node.meta.gid) {
+        if last != (node.meta.uid, node.meta.gid) || !node.meta.attributes.is_empty() {
             last = (node.meta.uid, node.meta.gid);
             report.names.note(&node.meta, owners);
         }
@@ -334,13 +339,17 @@ impl<'a> Lister<'a> {
     }
 
     fn list(&mut self, dir: &Dir, path: RelPath, links: &mut Links<'_>) -> io::Result<DirListing> {
-        let meta = dir.stat_self()?.meta();
+        let mut meta = dir.stat_self()?.meta();
+        self.read_own_attributes(dir, &path, &mut meta);
         let mut nodes: Vec<Node> = Vec::new();
         // Few files have several names: their numbers are kept apart, so that nodes stay small to sort.
         let mut linked: HashMap<Box<[u8]>, Stat> = HashMap::new();
         let mut buffer = std::mem::take(&mut self.list_buffer);
         let listed = dir.each_name(&mut buffer, &mut |name| {
-            if let Some((node, stat)) = self.look(dir, &path, name) {
+            if let Some((mut node, stat)) = self.look(dir, &path, name) {
+                if self.options.attributes {
+                    self.read_attributes(dir, &path, &mut node);
+                }
                 if stat.nlink > 1 && stat.is_file() {
                     linked.insert(node.name.clone(), stat);
                 }
@@ -364,7 +373,10 @@ impl<'a> Lister<'a> {
 
     fn survey(&mut self, dir: &Dir, path: RelPath) -> io::Result<SeenDirectory> {
         let stat = dir.stat_self()?;
-        let itself = Node { name: Box::default(), kind: Kind::Directory, meta: stat.meta() };
+        let mut itself = Node { name: Box::default(), kind: Kind::Directory, meta: stat.meta() };
+        if path.is_root() {
+            self.read_own_attributes(dir, &path, &mut itself.meta);
+        }
         let mut entries: Vec<Seen> = Vec::new();
         let mut buffer = std::mem::take(&mut self.list_buffer);
         let listed = dir.each_name(&mut buffer, &mut |name| {
@@ -415,6 +427,32 @@ impl<'a> Lister<'a> {
         Some((Node { name: bytes.into(), kind, meta: stat.meta() }, stat))
     }
 
+    fn read_attributes(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node) {
+        let found = attributes_of(dir, &node.name);
+        if let Ok(path) = parent.join(&node.name) {
+            self.take_attributes(found, path, &mut node.meta);
+        }
+    }
+
+    fn read_own_attributes(&mut self, dir: &Dir, path: &RelPath, meta: &mut crate::model::Meta) {
+        if self.options.attributes {
+            self.take_attributes(attributes::read(Hold::Open(dir.as_fd())), path.clone(), meta);
+        }
+    }
+
+    fn take_attributes(&mut self, found: io::Result<Found>, path: RelPath, meta: &mut crate::model::Meta) {
+        let trouble = match found {
+            Ok(found) => {
+                meta.attributes = found.attributes;
+                found.left_out
+            }
+            // It went meanwhile; the next scan tells.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(format!("its extended attributes cannot be read: {error}")),
+        };
+        self.problems.extend(trouble.map(|detail| Problem::new(path, ProblemKind::Unreadable, detail)));
+    }
+
     /// Fills what is known only in name order (links) or costs reading (digests).
     fn complete(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node, linked: Option<&Stat>, links: &mut Links<'_>) {
         let Kind::File { link, .. } = &mut node.kind else { return };
@@ -445,7 +483,7 @@ impl<'a> Lister<'a> {
         let digest = reader.digest(&mut self.read_buffer)?;
         // Size, times and digest are of one moment, which may be later than the listing's.
         node.kind = Kind::File { size_bytes, link: None, digest: Some(Box::new(digest)) };
-        node.meta = meta;
+        node.meta = crate::model::Meta { attributes: std::mem::take(&mut node.meta.attributes), ..meta };
         Ok(())
     }
 }

@@ -18,16 +18,17 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, makedev};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use thiserror::Error;
 
 use super::attic::{ATTIC, Attic};
+use super::attributes;
 use super::beneath::{Dir, LIST, NAME_ANY, Root, Stat};
 use super::dispose;
-use super::meta::{self, Hold, LocalMeta};
-use crate::model::{Expected, RESERVED_NAME, RelPath, check_name};
+use super::meta::{self, Hold, LocalMeta, Shortfall};
+use crate::model::{Expected, RESERVED_NAME, RelPath, SpecialKind, check_name};
 
 const LOCK: &[u8] = b"lock";
 const STATE: &[u8] = b"state";
@@ -201,8 +202,28 @@ impl Staging {
         let entry = self.entry(name);
         let handle = self.stage.dir.open(&entry.name, NAME_ANY)?;
         let now = Stat::from(fs::fstat(&handle)?);
-        let owner_denied = meta::set(Hold::Named(handle.as_fd()), &now, meta)?;
-        Ok(Staged { entry, kind: StagedKind::Symlink, owner_denied })
+        let short = meta::set(Hold::Named(handle.as_fd()), &now, meta, true)?;
+        Ok(Staged { entry, kind: StagedKind::Symlink, short })
+    }
+
+    /// Makes a named pipe or a device.
+    ///
+    /// # Errors
+    /// `EINVAL` for a socket, else the operating system's.
+    pub fn special(&self, kind: SpecialKind, meta: &LocalMeta) -> io::Result<Staged> {
+        let (file_type, device) = match kind {
+            SpecialKind::Fifo => (FileType::Fifo, 0),
+            SpecialKind::CharDevice { major, minor } => (FileType::CharacterDevice, makedev(major, minor)),
+            SpecialKind::BlockDevice { major, minor } => (FileType::BlockDevice, makedev(major, minor)),
+            SpecialKind::Socket => return Err(Errno::INVAL.into()),
+        };
+        let name = self.stage.fresh_name();
+        fs::mknodat(&self.stage.dir, &*name, file_type, Mode::RUSR | Mode::WUSR, device)?;
+        let entry = self.entry(name);
+        // Only named: to open a device can be to act on it.
+        let handle = self.stage.dir.open(&entry.name, NAME_ANY)?;
+        let short = meta::set(Hold::Named(handle.as_fd()), &Stat::from(fs::fstat(&handle)?), meta, true)?;
+        Ok(Staged { entry, kind: StagedKind::Special, short })
     }
 
     /// Makes a second name of the regular file `name` in `dir`, whose attributes stay its own.
@@ -217,7 +238,7 @@ impl Staging {
         if !self.stage.dir.stat(&entry.name)?.is_file() {
             return Err(Errno::LOOP.into());
         }
-        Ok(Staged { entry, kind: StagedKind::HardLink, owner_denied: false })
+        Ok(Staged { entry, kind: StagedKind::HardLink, short: Shortfall::default() })
     }
 
     /// Makes an empty directory. Its owner keeps all rights for now, since it is to be moved and
@@ -230,9 +251,9 @@ impl Staging {
         self.stage.dir.mkdir(&name, 0o700)?;
         let entry = self.entry(name);
         let dir = self.stage.dir.open_dir(&entry.name)?;
-        let meta = LocalMeta { mode: meta.mode | 0o700, ..*meta };
-        let owner_denied = meta::set(Hold::Open(dir.as_fd()), &dir.stat_self()?, &meta)?;
-        Ok(Staged { entry, kind: StagedKind::Directory, owner_denied })
+        let meta = LocalMeta { mode: meta.mode | 0o700, ..meta.clone() };
+        let short = meta::set(Hold::Open(dir.as_fd()), &dir.stat_self()?, &meta, true)?;
+        Ok(Staged { entry, kind: StagedKind::Directory, short })
     }
 
     /// Removes the directories that were replaced so far, recursively: by handle, following no
@@ -349,7 +370,7 @@ impl StagedFile {
     /// Gives the finished content its attributes and closes it. Not synced.
     ///
     /// # Errors
-    /// The operating system's; that the owner may not be set is a flag of the result.
+    /// The operating system's; that the owner may not be set is told in the result.
     pub fn seal(self, meta: &LocalMeta) -> io::Result<Staged> {
         let stage = &self.entry.stage;
         let now = if stage.exact_modes {
@@ -358,8 +379,8 @@ impl StagedFile {
         } else {
             Stat::from(fs::fstat(&self.file)?)
         };
-        let owner_denied = meta::set(Hold::Open(self.file.as_fd()), &now, meta)?;
-        Ok(Staged { entry: self.entry, kind: StagedKind::File, owner_denied })
+        let short = meta::set(Hold::Open(self.file.as_fd()), &now, meta, true)?;
+        Ok(Staged { entry: self.entry, kind: StagedKind::File, short })
     }
 }
 
@@ -370,6 +391,8 @@ pub enum StagedKind {
     File,
     /// A symbolic link.
     Symlink,
+    /// A named pipe or a device.
+    Special,
     /// A second name of a file that is in the tree.
     HardLink,
     /// An empty directory.
@@ -381,8 +404,8 @@ pub enum StagedKind {
 pub struct Staged {
     pub(super) entry: Entry,
     pub(super) kind: StagedKind,
-    /// Whether the owner or the group could not be set for want of the right to.
-    pub owner_denied: bool,
+    /// What could not be set.
+    pub short: Shortfall,
 }
 
 impl Staged {
@@ -468,6 +491,8 @@ fn fresh_stage(home: &Dir) -> io::Result<StageDir> {
     // All rights, to see whether they come out; the directory above keeps everyone else away.
     home.mkdir(STAGE, 0o777)?;
     let dir = home.open_dir(STAGE)?;
+    // A default ACL of the root would be that of all that is made here.
+    attributes::without_acls(&dir);
     let fresh = dir.stat_self()?;
     let exact_modes = fresh.permissions() & 0o777 == 0o777;
     Ok(StageDir { dir, next: AtomicU64::new(0), fresh, exact_modes, replaced: Mutex::default() })
@@ -668,7 +693,7 @@ mod tests {
             let link = staging.symlink(b"target", &owned).unwrap();
             let stat = staging.stage.dir.stat(&link.entry.name).unwrap();
             assert_eq!((stat.uid, stat.gid, stat.mtime.secs), (1234, 5678, 1));
-            assert!(!staged.owner_denied && !link.owner_denied);
+            assert!(!staged.short.owner && !link.short.owner);
         }
     }
 
@@ -681,12 +706,12 @@ mod tests {
         let staging = Staging::open(&fixture.root).unwrap();
         let foreign = LocalMeta { uid: Some(0), gid: Some(0), ..meta(0o6755, 1) };
         let staged = staging.create_file(0o755).unwrap().seal(&foreign).unwrap();
-        assert!(staged.owner_denied);
+        assert!(staged.short.owner);
         assert_eq!(staging.stage.dir.stat(&staged.entry.name).unwrap().permissions(), 0o755);
-        assert!(staging.symlink(b"x", &foreign).unwrap().owner_denied);
+        assert!(staging.symlink(b"x", &foreign).unwrap().short.owner);
         let own = LocalMeta { uid: Some(geteuid().as_raw()), ..meta(0o4755, 1) };
         let staged = staging.create_file(0o755).unwrap().seal(&own).unwrap();
-        assert!(!staged.owner_denied);
+        assert!(!staged.short.owner);
         assert_eq!(staging.stage.dir.stat(&staged.entry.name).unwrap().permissions(), 0o4755);
     }
 

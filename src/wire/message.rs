@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::frame::{FrameKind, WireError, frame_bytes};
 use crate::delta::SignatureSpec;
 use crate::model::{
-    Digest, DirListing, Expected, Fidelity, Meta, OwnerMap, OwnerNames, Position, Problem, RelPath, Term, Timestamp,
+    Digest, DirListing, Expected, Fidelity, Meta, OwnerMap, OwnerNames, Position, Problem, RelPath, SpecialKind, Term,
+    Timestamp,
 };
 
 /// Oldest protocol that this version still speaks.
@@ -43,6 +44,8 @@ pub struct Hello {
     pub checksum: bool,
     /// A root of another fleet may be taken over.
     pub adopt: bool,
+    /// Extended attributes are synced; else they are left alone.
+    pub attributes: bool,
 }
 
 /// What a receiver's `.rfleet/state` says.
@@ -231,13 +234,13 @@ pub enum Change {
         /// What is taken to be there.
         was: Expected,
     },
-    /// Set the attributes of a file or a symbolic link whose content is right.
+    /// Set the attributes of anything but a directory, whose content is right.
     SetMeta {
         /// The entry.
         path: RelPath,
         /// Its attributes.
         meta: Meta,
-        /// What is taken to be there: a file or a symbolic link.
+        /// What is taken to be there: something, and no directory.
         was: Expected,
     },
     /// Delete a directory (empty by now) or anything else.
@@ -253,6 +256,17 @@ pub enum Change {
         path: RelPath,
         /// Its attributes.
         meta: Meta,
+    },
+    /// Make a named pipe or a device.
+    Special {
+        /// The entry.
+        path: RelPath,
+        /// What it is; no socket.
+        kind: SpecialKind,
+        /// Its attributes.
+        meta: Meta,
+        /// What is taken to be there.
+        was: Expected,
     },
 }
 

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod oracle;
 pub mod primary;
 pub mod process;
+pub mod properties;
 pub mod rfleet;
 pub mod rng;
 pub mod scratch;

@@ -77,6 +77,7 @@ impl Primary {
             read_only: false,
             checksum: false,
             adopt: false,
+            attributes: true,
         };
         input.as_mut().unwrap().write_all(&encode(&ToReceiver::Hello(hello))).unwrap();
         let ToPrimary::Welcome(welcome) = next(&mut output).expect("an answer") else { panic!("no welcome") };

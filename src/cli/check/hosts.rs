@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::sources::Size;
 use super::{Finding, Output, Status, fails};
 use crate::config::{Config, RootConfig};
-use crate::model::Term;
+use crate::model::{OwnerFidelity, Term};
 use crate::push::{Endpoint, Probe, ProbeError, ProbeRequest, probe};
 use crate::wire::{Refusal, RefusalKind};
 
@@ -129,7 +129,11 @@ fn judge(answers: &[(&Question, Result<Probe, ProbeError>)], remote: bool) -> Ve
 
 fn judge_receiver(probe: &Probe) -> Vec<Finding> {
     let own = env!("CARGO_PKG_VERSION");
-    let owners = if probe.fidelity.owner { "owners are kept" } else { "owners are not kept" };
+    let owners = match probe.fidelity.owner {
+        OwnerFidelity::Kept => "owners are kept",
+        OwnerFidelity::Fixed { .. } => "everything belongs to one owner",
+        OwnerFidelity::Unset => "owners are not kept",
+    };
     let (software, protocol) = (&probe.software, probe.protocol);
     let mut found = vec![if software == own {
         Finding::new("receiver", Status::Ok, format!("rfleet {software}, protocol {protocol}; {owners}"))

@@ -48,6 +48,7 @@ fn root(raw: RawRoot, table: Span) -> Result<RootConfig, Fault> {
         path: directory(&path)?,
         exclude: raw.exclude.map(patterns).transpose()?.unwrap_or_default(),
         delete: or(raw.delete, true),
+        xattrs: or(raw.xattrs, true),
         max_delete: scalar(raw.max_delete, None, |text| text.parse().map(Some))?,
         require: raw.require.as_ref().map(relative_name).transpose()?,
         key: match raw.key {

@@ -115,6 +115,7 @@ pub(super) fn receive(raw: RawReceive) -> Result<ReceiveConfig, Fault> {
         owner: raw.owner.as_ref().map_or(Ok(OwnerPolicy::Preserve), owner)?,
         setuid: or(raw.setuid, false),
         devices: or(raw.devices, false),
+        labels: or(raw.labels, false),
         durability: raw.durability.as_ref().map_or(Ok(Durability::Commit), |field| choice(field, &durabilities))?,
         attic: (!attic.is_zero()).then_some(attic),
         attic_max: bytes(raw.attic_max, 10 << 30)?,

@@ -24,7 +24,7 @@ fn used() -> Probe {
     Probe {
         software: env!("CARGO_PKG_VERSION").into(),
         protocol: 1,
-        fidelity: Fidelity { owner: true, setuid: true },
+        fidelity: Fidelity::FULL,
         allow_delete: true,
         state: Some(RootState {
             fleet: "cms".into(),
