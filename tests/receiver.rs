@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rfleet::model::{Expected, Position, ProblemKind, Sequence, Stamp};
-use rfleet::wire::{Change, Committed, RefusalKind, ToReceiver, encode};
+use rfleet::model::{Expected, Hasher, Holes, Position, ProblemKind, Sequence, SpecialKind, Stamp};
+use rfleet::wire::{BlockWriter, Change, Committed, Record, RefusalKind, ToReceiver, encode};
 use support::primary::{meta, path, seen, time};
 use support::{Primary, Scratch};
 
@@ -549,7 +549,7 @@ fn changes_that_mean_nothing_end_the_session() {
         remove("", Expected::Directory),
         set(Expected::Directory),
         set(Expected::Nothing),
-        set(Expected::Special),
+        Change::Special { path: path("s"), kind: SpecialKind::Socket, meta: meta(0o600, 7), was: Expected::Nothing },
     ] {
         let mut primary = story.begin(9);
         primary.changes([change.clone()]);
@@ -628,4 +628,48 @@ fn what_is_kept_aside_stays_when_the_receiver_is_killed_or_refuses() {
         assert_eq!(story.text("f"), "new");
         assert_eq!(fs::read_to_string(story.attic().join("f")).unwrap(), "by hand");
     }
+}
+
+/// Sends records without content.
+fn send_records(primary: &mut Primary, records: &[Record]) {
+    let mut block = BlockWriter::new();
+    records.iter().for_each(|record| block.push(record, &[]));
+    primary.send_bytes(&block.take_frame(None));
+}
+
+/// A hole is a length and no work: 2^60 bytes of zeros could not be hashed in this test's life.
+#[test]
+fn a_hole_of_any_length_costs_nothing() {
+    const BYTES: u64 = 1 << 60;
+    let story = Story::with(&[]);
+    let mut holes = Holes::default();
+    holes.add(0, BYTES);
+    let mut hasher = Hasher::new();
+    hasher.update(&holes.trailer().unwrap());
+    let begin = || Record::Begin { path: path("f"), meta: meta(0o644, 7), size_bytes: BYTES, basis: None };
+    let mut primary = story.begin(0);
+    send_records(&mut primary, &[begin(), Record::Hole { bytes: BYTES }, Record::End { digest: hasher.finish() }]);
+    assert!(primary.resend().is_empty());
+    primary.finish(nowhere());
+    let found = fs::metadata(story.root.join("f")).unwrap();
+    assert_eq!((found.len(), found.blocks()), (BYTES, 0));
+
+    // Another place or length of a hole is another content.
+    let mut primary = story.begin(0);
+    let parts = [Record::Hole { bytes: BYTES / 2 }, Record::Hole { bytes: BYTES / 2 }];
+    let [first, second] = parts;
+    send_records(&mut primary, &[begin(), first, second, Record::End { digest: hasher.finish() }]);
+    assert_eq!(primary.resend(), [path("f")]);
+    primary.kill();
+
+    // What is more than announced, and a flood of holes, end the session.
+    let too_long = vec![begin(), Record::Hole { bytes: BYTES }, Record::Hole { bytes: 1 }];
+    let flood = [vec![begin()], vec![Record::Hole { bytes: 1 }; 100]].concat();
+    for records in [too_long, flood, vec![begin(), Record::Hole { bytes: 0 }]] {
+        let mut primary = story.begin(0);
+        send_records(&mut primary, &records);
+        let refusal = primary.refused();
+        assert!(refusal.message.contains("a hole that does not fit its file"), "{}", refusal.message);
+    }
+    story.assert_clean();
 }

@@ -380,7 +380,7 @@ fn a_bad_file(#[case] text: &str, #[case] expected: &str) {
 #[case("nmae = \"a\"\npath = \"/a\"", "F:4: unknown key `nmae` in [[root]]; did you mean `name`?")]
 #[case(
     "zzz = 1",
-    "F:4: unknown key `zzz` in [[root]]; known here: name, path, exclude, delete, max_delete, require, key"
+    "F:4: unknown key `zzz` in [[root]]; known here: name, path, exclude, delete, xattrs, max_delete, require, key"
 )]
 #[case("name = \"a\"\npath = \"/a\"\nexclude = \"x\"", "F:6: [[root]] exclude = `x`: expected a list")]
 #[case("name = \"a\"\npath = \"/a\"\nexclude = [\n\"x\",\n3]", "F:8: [[root]] exclude = `3`: expected a string")]

@@ -176,8 +176,7 @@ impl<'s> Differ<'s> {
         }
     }
 
-    /// Takes a hole of `bytes` in the new content: what comes before it is decided and handed out, the zeros are
-    /// neither searched for nor handed out. Behind it the basis is taken to go on as far on.
+    /// Passes a hole of `bytes`: what comes before it is handed out, behind it the basis is taken to go on as far on.
     pub fn pass_hole(&mut self, bytes: u64, sink: &mut impl FnMut(Op<'_>)) {
         self.decide(true, sink);
         self.out.flush(sink);

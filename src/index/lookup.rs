@@ -57,6 +57,19 @@ impl Index {
         Ok(SharedFiles(files))
     }
 
+    /// Remembers whom the ACLs in `meta` name.
+    pub(super) fn note_acls(&self, meta: &Meta) -> Result<(), IndexError> {
+        for name in meta.attributes.named() {
+            let (is_group, id) = match name {
+                AclName::User(id) => (false, id),
+                AclName::Group(id) => (true, id),
+            };
+            let mut note = self.db.prepare_cached("INSERT OR IGNORE INTO acl_names VALUES (?1, ?2)")?;
+            note.execute(params![is_group, id])?;
+        }
+        Ok(())
+    }
+
     /// Users and groups that ACLs name, or did.
     ///
     /// # Errors

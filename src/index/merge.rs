@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use super::row::{self, State};
 use super::{Index, IndexError, number};
-use crate::model::{AclName, Attributes, Digest, Inode, Kind, Node, Position, RelPath, Seen, Stamp, Timestamp};
+use crate::model::{Attributes, Digest, Inode, Kind, Node, Position, RelPath, Seen, Stamp, Timestamp};
 
 /// Kernels stamp files by a clock that ticks every 1 to 10 ms, or finer; twice that is safe.
 const TICK_NANOS: i128 = 20_000_000;
@@ -374,23 +374,9 @@ impl Merge<'_> {
         Ok(last + 1)
     }
 
-    fn note_acls(&self, seen: &Seen) -> Result<(), IndexError> {
-        for name in seen.node.meta.attributes.named() {
-            let (is_group, id) = match name {
-                AclName::User(id) => (false, id),
-                AclName::Group(id) => (true, id),
-            };
-            self.index
-                .db
-                .prepare_cached("INSERT OR IGNORE INTO acl_names VALUES (?1, ?2)")?
-                .execute(params![is_group, id])?;
-        }
-        Ok(())
-    }
-
     fn insert(&mut self, dir: i64, seen: &Seen, own: Option<i64>, at: i64) -> Result<(), IndexError> {
         self.dirty = true;
-        self.note_acls(seen)?;
+        self.index.note_acls(&seen.node.meta)?;
         self.entries += 1;
         let mut statement = self.index.db.prepare_cached(
             "INSERT INTO entries (dir, name, state, own, inode, target, sequence, content, racy, attributes) \
@@ -406,7 +392,7 @@ impl Merge<'_> {
 
     fn update(&mut self, dir: i64, seen: &Seen, state: &State, change: Change) -> Result<(), IndexError> {
         self.dirty = true;
-        self.note_acls(seen)?;
+        self.index.note_acls(&seen.node.meta)?;
         if change.visible {
             let until = self.next();
             self.remember(dir, &seen.node.name, until)?;

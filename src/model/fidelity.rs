@@ -37,6 +37,11 @@ impl TimeFidelity {
     /// Every time.
     pub const FULL: Self = TimeFidelity { first: i64::MIN, last: i64::MAX, step_nanos: 1 };
 
+    /// Whether `time` lies within the range, to a step.
+    pub fn reaches(self, time: Timestamp) -> bool {
+        (self.first..=self.last).contains(&time.secs)
+    }
+
     /// What becomes of `time`, as Linux does it: cut off to a step, and to the ends of the range.
     pub fn held(self, time: Timestamp) -> Timestamp {
         let step = i128::from(self.step_nanos.max(1));

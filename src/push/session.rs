@@ -17,7 +17,7 @@ use super::report::{HostReport, HostState};
 use super::source::Source;
 use super::{HostJob, RootJob, inventory, transfer};
 use crate::index::IndexError;
-use crate::model::{Digest, DirListing, Fidelity, Kind, Listing, Node, Position, Problem, ProblemKind, RelPath};
+use crate::model::{Digest, DirListing, Kind, Listing, Node, Position, Problem, ProblemKind, RelPath};
 use crate::observe::Phase;
 use crate::payload::LogError;
 use crate::plan::guard::{GuardRefusal, Ownership};
@@ -226,7 +226,7 @@ impl Session<'_> {
         self.report.notes.extend(agreed.welcome.notes.iter().cloned());
         let (source, agreed, planned) = self.plan(channel, agreed).await?;
         drop(comparing);
-        self.report.notes.extend(left_out(&source, agreed.welcome.fidelity));
+        self.report.notes.extend(source.counts.left_out(agreed.welcome.fidelity));
         let Planned { plan, listing } = &planned;
         self.report.totals = plan.totals;
         self.report.problems.extend(plan.problems.iter().cloned());
@@ -254,7 +254,8 @@ impl Session<'_> {
             let _sending = self.context.sending.acquire().await.ok();
             job.monitor.phase(&self.report.name, Phase::Sending);
             let remote = self.task.endpoint.is_remote();
-            let work = transfer::Work { job: &job, source: &source, listing, plan, remote, record, position };
+            let times = agreed.welcome.fidelity.times;
+            let work = transfer::Work { job: &job, source: &source, listing, plan, remote, record, position, times };
             transfer::run(channel, work, content, signatures, &mut self.report).await?;
         }
         self.note(&agreed, position).await?;
@@ -483,19 +484,6 @@ fn mark_hidden(listing: Arc<Listing>, destination: &mut Destination, hidden: &[R
 }
 
 /// Whose a destination is by its record. A push without a fleet writes wherever it is told to.
-/// Special files that the host does not make.
-fn left_out(source: &Source, fidelity: Fidelity) -> Option<String> {
-    let pipes = if fidelity.pipes { 0 } else { source.counts.pipes };
-    let devices = if fidelity.devices { 0 } else { source.counts.devices };
-    let what = match (pipes, devices) {
-        (0, 0) => return None,
-        (pipes, 0) => format!("{pipes} named pipe(s) are"),
-        (0, devices) => format!("{devices} device(s) are"),
-        (pipes, devices) => format!("{pipes} named pipe(s) and {devices} device(s) are"),
-    };
-    Some(format!("{what} not made there: that takes `[receive] devices`, and root for devices"))
-}
-
 fn ownership(job: &RootJob, state: Option<&RootState>) -> Ownership {
     match (&job.fleet, state) {
         (None, _) => Ownership::Own,

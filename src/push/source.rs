@@ -9,12 +9,12 @@ use super::contents::{Contents, Indexed, Tables};
 use super::record::{Record, RecordJob};
 use crate::index::{IndexError, Look};
 use crate::model::{
-    Attributes, Digest, DirListing, Kind, Listing, Node, Problem, ProblemKind, RelPath, Seen, SpecialKind,
+    Attributes, Digest, DirListing, Fidelity, Kind, Listing, Node, Problem, ProblemKind, RelPath, Seen, SpecialKind,
 };
 use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
 use crate::tree::{
-    Dir, Filter, Parents, Root, RootError, ScanOptions, ScanReport, SeenDirectory, SystemOwners, attributes_of,
+    Dir, Filter, Found, Parents, Root, RootError, ScanOptions, ScanReport, SeenDirectory, SystemOwners, attributes_of,
     look_again, scan, survey,
 };
 
@@ -43,6 +43,19 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Special files that a host of `fidelity` does not make, said to people.
+    pub(super) fn left_out(&self, fidelity: Fidelity) -> Option<String> {
+        let pipes = if fidelity.pipes { 0 } else { self.pipes };
+        let devices = if fidelity.devices { 0 } else { self.devices };
+        let what = match (pipes, devices) {
+            (0, 0) => return None,
+            (pipes, 0) => format!("{pipes} named pipe(s) are"),
+            (0, devices) => format!("{devices} device(s) are"),
+            (pipes, devices) => format!("{pipes} named pipe(s) and {devices} device(s) are"),
+        };
+        Some(format!("{what} not made there: that takes `[receive] devices`, and root for devices"))
+    }
+
     fn add(&mut self, node: &Node) {
         self.entries += 1;
         self.bytes += node.kind.size_bytes();
@@ -288,16 +301,11 @@ impl Look for Looking<'_> {
         if !self.attributes {
             return Attributes::default();
         }
-        let (attributes, trouble) = match attributes_of(self.handle, &seen.node.name) {
-            Ok(found) => (found.attributes, found.left_out),
-            // It went meanwhile; the next scan tells.
-            Err(error) if error.kind() == ErrorKind::NotFound => (Attributes::default(), None),
-            Err(error) => (Attributes::default(), Some(format!("its extended attributes cannot be read: {error}"))),
-        };
-        if let (Some(detail), Ok(path)) = (trouble, self.path.join(&seen.node.name)) {
+        let found = Found::or_nothing(attributes_of(self.handle, &seen.node.name));
+        if let (Some(detail), Ok(path)) = (found.left_out, self.path.join(&seen.node.name)) {
             self.problems.push(Problem::new(path, ProblemKind::Unreadable, detail));
         }
-        attributes
+        found.attributes
     }
 }
 

@@ -13,7 +13,7 @@ use super::report::HostReport;
 use super::session::SessionError;
 use super::signatures::SignatureQuery;
 use super::source::Source;
-use crate::model::{Expected, Kind, Listing, Meta, Position, Problem, ProblemKind, RelPath};
+use crate::model::{Expected, Kind, Listing, Meta, Position, Problem, ProblemKind, RelPath, TimeFidelity};
 use crate::observe::Phase;
 use crate::payload::{Block, LogReader};
 use crate::plan::{EntryRef, MoveStep, Plan};
@@ -41,6 +41,8 @@ pub(super) struct Work<'a> {
     pub(super) record: bool,
     /// What the host has when all is done.
     pub(super) position: Position,
+    /// The times that the host's filesystem holds: what is expected there has no others.
+    pub(super) times: TimeFidelity,
 }
 
 /// Does it.
@@ -59,13 +61,13 @@ pub(super) async fn run(
         deletions: plan.totals.deleted,
     };
     channel.send(&ToReceiver::Begin(begin)).await?;
-    send_changes(channel, changes_before(plan, listing)).await?;
+    send_changes(channel, changes_before(plan, listing).map(|change| held(change, work.times))).await?;
     if !plan.files.is_empty() || !plan.reuses.is_empty() {
         let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
         feed.send_content(content, report).await?;
         resend(channel, &work, report).await?;
     }
-    send_changes(channel, changes_after(plan, listing)).await?;
+    send_changes(channel, changes_after(plan, listing).map(|change| held(change, work.times))).await?;
     job.monitor.phase(&report.name, Phase::Committing);
     channel.send(&ToReceiver::Finish { position: work.position, record: work.record }).await?;
     let ToPrimary::Committed(committed) = channel.receive().await? else {
@@ -218,6 +220,28 @@ impl Feed<'_> {
             _ => Err(ChannelError::Unexpected("something else than a signature")),
         }
     }
+}
+
+/// `change` with what is expected at the host as its filesystem holds it: history knows only what was sent.
+fn held(mut change: Change, times: TimeFidelity) -> Change {
+    if let Change::Reuse { mtime, .. } = &mut change {
+        *mtime = times.held(*mtime);
+    }
+    match &mut change {
+        Change::MakeDirectory { was, .. }
+        | Change::Expect { was, .. }
+        | Change::Reuse { was, .. }
+        | Change::Link { was, .. }
+        | Change::Symlink { was, .. }
+        | Change::SetMeta { was, .. }
+        | Change::Special { was, .. }
+        | Change::Remove { was, .. } => match was {
+            Expected::File { mtime, .. } | Expected::Symlink { mtime } => *mtime = times.held(*mtime),
+            Expected::Nothing | Expected::Directory | Expected::Special => {}
+        },
+        Change::Move { .. } | Change::ReplaceDirectory { .. } | Change::SetDirectoryMeta { .. } => {}
+    }
+    change
 }
 
 /// What must be done before content comes.

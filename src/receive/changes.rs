@@ -122,13 +122,10 @@ impl Writer<'_> {
 
     /// The attributes of anything but a directory that is as expected, or has them already.
     fn set_leaf_meta(&mut self, path: RelPath, meta: &Meta, was: Expected) -> Result<(), WriteError> {
+        let mtime = self.fidelity.times.held(meta.mtime);
         let (kind, done) = match was {
-            Expected::File { size_bytes, .. } => {
-                (Kind::file(size_bytes), Expected::File { size_bytes, mtime: meta.mtime })
-            }
-            Expected::Symlink { .. } => {
-                (Kind::Symlink { target: Box::default() }, Expected::Symlink { mtime: meta.mtime })
-            }
+            Expected::File { size_bytes, .. } => (Kind::file(size_bytes), Expected::File { size_bytes, mtime }),
+            Expected::Symlink { .. } => (Kind::Symlink { target: Box::default() }, Expected::Symlink { mtime }),
             Expected::Special => (Kind::Special(SpecialKind::Fifo), Expected::Special),
             _ => return Err(WriteError::Protocol("attributes of nothing, or of a directory among others")),
         };

@@ -388,6 +388,12 @@ impl Session<'_> {
                 writer.owners_denied
             ));
         }
+        if writer.times_cut > 0 {
+            writer.outcome.notes.push(format!(
+                "{} entries have times that the filesystem here cannot hold: they got the nearest that it can",
+                writer.times_cut
+            ));
+        }
         let root_local = writer.root_meta.as_ref().map(|meta| writer.local(&Kind::Directory, meta));
         let Writer { staging, mut applier, mut outcome, .. } = writer;
         staging.finish(keep_state).map_err(WriteError::Failed)?;

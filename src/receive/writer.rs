@@ -72,6 +72,8 @@ pub(super) struct Writer<'a> {
     pub(super) foreign_users: BTreeSet<u32>,
     /// Entries whose owner could not be set.
     pub(super) owners_denied: u64,
+    /// Entries whose time the filesystem cannot hold.
+    pub(super) times_cut: u64,
     waiting: Vec<(Staged, RelPath)>,
     waiting_bytes: u64,
     pub(super) reused: Vec<Reused>,
@@ -114,6 +116,7 @@ impl<'a> Writer<'a> {
             drift: Drift::default(),
             foreign_users: BTreeSet::new(),
             owners_denied: 0,
+            times_cut: 0,
             waiting: Vec::new(),
             waiting_bytes: 0,
             reused: Vec::new(),
@@ -143,6 +146,7 @@ impl<'a> Writer<'a> {
     /// Tells what could not be set of an entry, and counts an owner that is not what it should be.
     pub(super) fn note_shortfall(&mut self, path: &RelPath, meta: &Meta, short: Shortfall) {
         self.owners_denied += u64::from(short.owner || self.foreign_users.contains(&meta.uid));
+        self.times_cut += u64::from(!self.fidelity.times.reaches(meta.mtime));
         if let Some(detail) = short.attribute {
             self.problem(Problem::new(path.clone(), ProblemKind::Denied, detail));
         }

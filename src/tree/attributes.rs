@@ -29,6 +29,20 @@ pub struct Found {
     pub left_out: Option<String>,
 }
 
+impl Found {
+    /// None where nothing could be read, with the reason; without one if the entry is gone: the next scan tells.
+    pub fn or_nothing(read: io::Result<Found>) -> Found {
+        match read {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Found::default(),
+            Err(error) => {
+                let left_out = Some(format!("its extended attributes cannot be read: {error}"));
+                Found { left_out, ..Found::default() }
+            }
+        }
+    }
+}
+
 /// The attributes of `name` in `dir`. Costs one call where there are none.
 ///
 /// # Errors
@@ -174,7 +188,9 @@ pub(super) fn write(hold: Hold<'_>, local: &LocalAttributes, fresh: bool) -> Wri
             }
         }
     }
-    for Attribute { name, value: wanted } in local.wanted.iter() {
+    // ACLs last: with one the owner may lose the right to set others.
+    let (acls, others): (Vec<_>, Vec<_>) = local.wanted.iter().partition(|one| is_acl(&one.name));
+    for Attribute { name, value: wanted } in others.into_iter().chain(acls) {
         if !fresh && value(hold, name).is_ok_and(|there| there.as_deref() == Some(wanted)) {
             continue;
         }
@@ -228,5 +244,143 @@ pub(super) fn possible(dir: &Dir, privileged: bool) -> AttributeFidelity {
         capability: privileged && has("security.capability"),
         trusted,
         label: privileged && has("security.rfleet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs as std_fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::super::apply::{Applier, MetaSet};
+    use super::super::fixture::{Fixture, flip_while, is_unprivileged, meta, path};
+    use super::super::meta::LocalMeta;
+    use super::*;
+    use crate::model::{Kind, RelPath, SpecialKind};
+
+    fn top(fixture: &Fixture) -> Dir {
+        fixture.root.dir(&RelPath::root()).unwrap()
+    }
+
+    fn all(pairs: &[(&str, &[u8])]) -> Attributes {
+        let one = |(name, value): &(&str, &[u8])| Attribute { name: name.as_bytes().into(), value: value.to_vec() };
+        Attributes::new(pairs.iter().map(one).collect()).unwrap()
+    }
+
+    fn with(mode: u32, pairs: &[(&str, &[u8])]) -> LocalMeta {
+        let attributes = LocalAttributes { managed: AttributeFidelity::FULL, wanted: all(pairs) };
+        LocalMeta { attributes, ..meta(mode, 7) }
+    }
+
+    fn set_all(fixture: &Fixture, name: &str, kind: &Kind, meta: &LocalMeta) -> Option<String> {
+        match Applier::new(&fixture.root).set_meta(&path(name), kind, meta, &|_| true).unwrap() {
+            MetaSet::Done(short) => short.attribute,
+            MetaSet::Unexpected => panic!("{name} is not as expected"),
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_what_is_found_on_every_kind_of_entry() {
+        let fixture = Fixture::with(&["f=x", "d", "l>nowhere"]);
+        mknodat(CWD, fixture.path.join("p"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let privileged = rustix::process::geteuid().is_root();
+        let trusted: (&str, &[u8]) = ("trusted.x", b"1");
+        let user: [(&str, &[u8]); 2] = [("user.a", b"1"), ("user.long", &[7; 1000])];
+        let link = Kind::Symlink { target: Box::default() };
+        for (name, kind) in
+            [("f", Kind::file(1)), ("d", Kind::Directory), ("l", link), ("p", Kind::Special(SpecialKind::Fifo))]
+        {
+            let has_user = matches!(name, "f" | "d");
+            let mut wanted: Vec<(&str, &[u8])> = if privileged { vec![trusted] } else { Vec::new() };
+            wanted.extend(user.iter().filter(|_| has_user));
+            assert_eq!(set_all(&fixture, name, &kind, &with(0o400, &wanted)), None, "{name}");
+            let found = attributes_of(&top(&fixture), name.as_bytes()).unwrap();
+            assert_eq!(found, Found { attributes: all(&wanted), left_out: None }, "{name}");
+            assert_eq!(set_all(&fixture, name, &kind, &with(0o400, &[])), None, "{name}");
+            assert_eq!(attributes_of(&top(&fixture), name.as_bytes()).unwrap(), Found::default(), "{name}");
+        }
+        let mode = std_fs::metadata(fixture.path.join("f")).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o400);
+    }
+
+    #[test]
+    fn an_owner_without_the_right_to_write_sets_them_all_the_same() {
+        let name = "tree::attributes::tests::what_is_set_is_what_is_found_on_every_kind_of_entry";
+        if is_unprivileged(name) {
+            what_is_set_is_what_is_found_on_every_kind_of_entry();
+        }
+    }
+
+    #[test]
+    fn kinds_that_are_not_managed_stay_and_what_cannot_be_set_is_told() {
+        let fixture = Fixture::with(&["f=x", "l>f"]);
+        assert_eq!(set_all(&fixture, "f", &Kind::file(1), &with(0o644, &[("user.a", b"1")])), None);
+        let mut other = with(0o644, &[]);
+        other.attributes.managed = AttributeFidelity { acl: true, ..AttributeFidelity::NONE };
+        assert_eq!(set_all(&fixture, "f", &Kind::file(1), &other), None);
+        assert_eq!(attributes_of(&top(&fixture), b"f").unwrap().attributes, all(&[("user.a", b"1")]));
+        let link = Kind::Symlink { target: Box::default() };
+        let told = set_all(&fixture, "l", &link, &with(0, &[("user.a", b"1")])).unwrap();
+        assert!(told.starts_with("its extended attribute user.a could not be set"), "{told}");
+        assert!(attributes_of(&top(&fixture), b"none").is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+        assert!(attributes_of(&top(&fixture), b"..").is_err());
+    }
+
+    #[test]
+    fn a_swapped_leaf_gets_no_attributes_outside() {
+        let fixture = Fixture::with(&["f=x"]);
+        let secret = fixture.outside.join("secret");
+        symlink(&secret, fixture.path.join("trap")).unwrap();
+        fs::setxattr(&secret, "user.secret", b"s", XattrFlags::empty()).unwrap();
+        flip_while(&fixture.path.join("f"), &fixture.path.join("trap"), || {
+            let start = std::time::Instant::now();
+            while start.elapsed() < std::time::Duration::from_secs(2) {
+                for name in ["f", "trap"] {
+                    let mut apply = Applier::new(&fixture.root);
+                    let wanted = with(0o600, &[("user.planted", b"1")]);
+                    let _ = apply.set_meta(&path(name), &Kind::file(1), &wanted, &|_| true);
+                    let found = attributes_of(&top(&fixture), name.as_bytes()).unwrap_or_default();
+                    assert_eq!(found.attributes.get(b"user.secret"), None);
+                }
+            }
+        });
+        fixture.assert_outside_untouched();
+        let outside = super::super::beneath::Root::open(&fixture.outside).unwrap().dir(&RelPath::root()).unwrap();
+        assert_eq!(attributes_of(&outside, b"secret").unwrap().attributes, all(&[("user.secret", b"s")]));
+    }
+
+    #[test]
+    fn a_default_acl_of_the_root_does_not_reach_the_stage() {
+        let fixture = Fixture::new();
+        // The owner and the group all, user 33 too, others nothing.
+        let acl: [(u16, u16, u32); 5] =
+            [(1, 7, u32::MAX), (2, 7, 33), (4, 7, u32::MAX), (0x10, 7, u32::MAX), (0x20, 0, u32::MAX)];
+        let mut value = 2u32.to_le_bytes().to_vec();
+        for (tag, permissions, id) in acl {
+            value.extend([&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat());
+        }
+        fs::setxattr(&fixture.path, "system.posix_acl_default", &value, XattrFlags::empty()).unwrap();
+        let staging = super::super::stage::Staging::open(&fixture.root).unwrap();
+        let staged = staging.create_file(0o666).unwrap().seal(&with(0o666, &[])).unwrap();
+        assert_eq!(attributes_of(&staging.stage.dir, &staged.entry.name).unwrap(), Found::default());
+        assert_eq!(staging.stage.dir.stat(&staged.entry.name).unwrap().permissions(), 0o666);
+    }
+
+    #[test]
+    fn what_is_possible_is_what_works() {
+        let fixture = Fixture::with(&["f=x"]);
+        let privileged = rustix::process::geteuid().is_root();
+        let possible = fixture.root.attributes(privileged).unwrap();
+        let set = |name: &str| fs::setxattr(fixture.path.join("f"), name, b"1", XattrFlags::empty()).is_ok();
+        assert_eq!(possible.user, set("user.x"));
+        assert_eq!(possible.trusted, set("trusted.x"));
+        let before = std_fs::metadata(&fixture.path).unwrap();
+        fixture.root.attributes(privileged).unwrap();
+        fixture.root.times().unwrap();
+        use std::os::unix::fs::MetadataExt;
+        let after = std_fs::metadata(&fixture.path).unwrap();
+        assert_eq!((before.ctime(), before.ctime_nsec()), (after.ctime(), after.ctime_nsec()));
     }
 }

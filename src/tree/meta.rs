@@ -33,7 +33,7 @@ pub struct LocalMeta {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Shortfall {
-    /// The owner or the group, for want of the right to.
+    /// The owner or the group, for want of the right to; or setgid, since the group is another one.
     pub owner: bool,
     /// An extended attribute: which, and why.
     pub attribute: Option<String>,
@@ -76,13 +76,20 @@ pub(super) fn set(hold: Hold<'_>, now: &Stat, meta: &LocalMeta, fresh: bool) -> 
     if !is_symlink && (mode != now.permissions() || disturbed) {
         set_mode(hold, mode)?;
     }
+    // Linux drops setgid without a word where the group is none of the effective user's.
+    let dropped = mode & 0o2000 != 0 && !geteuid().is_root() && is_setgid(hold).is_ok_and(|is| !is);
     // Always: content written through this handle may have changed them since `now`.
     let times = times(meta.mtime);
     match hold {
         Hold::Open(fd) => fs::futimens(fd, &times)?,
         Hold::Named(fd) => set_times_named(fd, &times)?,
     }
-    Ok(Shortfall { owner: owner_denied, attribute: written.refused })
+    Ok(Shortfall { owner: owner_denied || dropped, attribute: written.refused })
+}
+
+fn is_setgid(hold: Hold<'_>) -> io::Result<bool> {
+    let (Hold::Open(fd) | Hold::Named(fd)) = hold;
+    Ok(Stat::from(fs::fstat(fd)?).permissions() & 0o2000 != 0)
 }
 
 /// Whether the owner has first to be given the rights that reading and setting `user.*` takes.

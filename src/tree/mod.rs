@@ -11,6 +11,7 @@
 //! | `scan`     | listings of a root in path order |
 //! | `read`     | content that cannot be torn |
 //! | `stage`    | the private directory in which new content is made |
+//! | `home`     | the directory of our own, and the state in it |
 //! | `dispose`  | recursive removal inside the private directory |
 //! | `meta`     | owner, mode and times through a handle |
 //! | `attributes` | extended attributes and ACLs, likewise |
@@ -43,6 +44,7 @@ mod attic;
 mod attributes;
 mod beneath;
 mod dispose;
+mod home;
 mod meta;
 mod open;
 mod owners;
@@ -61,10 +63,11 @@ pub use apply::{Applier, MetaSet, problem_kind};
 pub use attic::Attic;
 pub use attributes::{Found, LocalAttributes, attributes_of};
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
+pub use home::read_state;
 pub use meta::{LocalMeta, Shortfall};
 pub use open::RootError;
 pub use owners::SystemOwners;
 pub use place::{Expectation, Over, Placed};
 pub use read::{ContentReader, ReadError, Whole, open_basis};
 pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
-pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging, read_state};
+pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging};

@@ -23,8 +23,8 @@ use super::beneath::{Dir, Root, Stat};
 use super::meta::Hold;
 use super::read::{ContentReader, ReadError};
 use crate::model::{
-    Digest, DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, Seen,
-    SpecialKind, check_name,
+    Digest, DirListing, Kind, Meta, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath,
+    Seen, SpecialKind, check_name,
 };
 
 /// Entries of a thousand-file directory fit; larger gains nothing measurable.
@@ -152,7 +152,7 @@ pub fn look_again(dir: &Dir, seen: &Seen, buffer: &mut [u8]) -> Option<Digest> {
 /// A directory that was listed, in one form or another.
 trait Listed {
     fn path(&self) -> &RelPath;
-    fn meta(&self) -> &crate::model::Meta;
+    fn meta(&self) -> &Meta;
     fn nodes(&self) -> impl ExactSizeIterator<Item = &Node>;
 }
 
@@ -160,7 +160,7 @@ impl Listed for DirListing {
     fn path(&self) -> &RelPath {
         &self.path
     }
-    fn meta(&self) -> &crate::model::Meta {
+    fn meta(&self) -> &Meta {
         &self.meta
     }
     fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
@@ -172,7 +172,7 @@ impl Listed for SeenDirectory {
     fn path(&self) -> &RelPath {
         &self.path
     }
-    fn meta(&self) -> &crate::model::Meta {
+    fn meta(&self) -> &Meta {
         &self.itself.node.meta
     }
     fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
@@ -348,7 +348,8 @@ impl<'a> Lister<'a> {
         let listed = dir.each_name(&mut buffer, &mut |name| {
             if let Some((mut node, stat)) = self.look(dir, &path, name) {
                 if self.options.attributes {
-                    self.read_attributes(dir, &path, &mut node);
+                    let found = attributes_of(dir, &node.name);
+                    self.take_attributes(found, path.join(&node.name), &mut node.meta);
                 }
                 if stat.nlink > 1 && stat.is_file() {
                     linked.insert(node.name.clone(), stat);
@@ -427,30 +428,18 @@ impl<'a> Lister<'a> {
         Some((Node { name: bytes.into(), kind, meta: stat.meta() }, stat))
     }
 
-    fn read_attributes(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node) {
-        let found = attributes_of(dir, &node.name);
-        if let Ok(path) = parent.join(&node.name) {
-            self.take_attributes(found, path, &mut node.meta);
+    fn take_attributes(&mut self, found: io::Result<Found>, path: Result<RelPath, PathError>, meta: &mut Meta) {
+        let found = Found::or_nothing(found);
+        meta.attributes = found.attributes;
+        if let (Some(detail), Ok(path)) = (found.left_out, path) {
+            self.problems.push(Problem::new(path, ProblemKind::Unreadable, detail));
         }
     }
 
-    fn read_own_attributes(&mut self, dir: &Dir, path: &RelPath, meta: &mut crate::model::Meta) {
+    fn read_own_attributes(&mut self, dir: &Dir, path: &RelPath, meta: &mut Meta) {
         if self.options.attributes {
-            self.take_attributes(attributes::read(Hold::Open(dir.as_fd())), path.clone(), meta);
+            self.take_attributes(attributes::read(Hold::Open(dir.as_fd())), Ok(path.clone()), meta);
         }
-    }
-
-    fn take_attributes(&mut self, found: io::Result<Found>, path: RelPath, meta: &mut crate::model::Meta) {
-        let trouble = match found {
-            Ok(found) => {
-                meta.attributes = found.attributes;
-                found.left_out
-            }
-            // It went meanwhile; the next scan tells.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => Some(format!("its extended attributes cannot be read: {error}")),
-        };
-        self.problems.extend(trouble.map(|detail| Problem::new(path, ProblemKind::Unreadable, detail)));
     }
 
     /// Fills what is known only in name order (links) or costs reading (digests).
@@ -483,7 +472,7 @@ impl<'a> Lister<'a> {
         let digest = reader.digest(&mut self.read_buffer)?;
         // Size, times and digest are of one moment, which may be later than the listing's.
         node.kind = Kind::File { size_bytes, link: None, digest: Some(Box::new(digest)) };
-        node.meta = crate::model::Meta { attributes: std::mem::take(&mut node.meta.attributes), ..meta };
+        node.meta = Meta { attributes: std::mem::take(&mut node.meta.attributes), ..meta };
         Ok(())
     }
 }

@@ -13,29 +13,25 @@
 //! Creating and removing `.rfleet` leaves the root's own times as they were.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, makedev};
 use rustix::io::Errno;
-use rustix::process::geteuid;
 use thiserror::Error;
 
 use super::attic::{ATTIC, Attic};
 use super::attributes;
 use super::beneath::{Dir, LIST, NAME_ANY, Root, Stat};
 use super::dispose;
+use super::home::{MAX_STATE_BYTES, STATE, open_home, state_in};
 use super::meta::{self, Hold, LocalMeta, Shortfall};
 use crate::model::{Expected, RESERVED_NAME, RelPath, SpecialKind, check_name};
 
 const LOCK: &[u8] = b"lock";
-const STATE: &[u8] = b"state";
 const STAGE: &[u8] = b"stage";
-
-/// A state is a handful of numbers and names; anything longer is not ours.
-const MAX_STATE_BYTES: u64 = 64 * 1024;
 
 /// How often a process that ends may pull the lock away before this one gives up as busy.
 const OPEN_TRIES: usize = 16;
@@ -426,53 +422,6 @@ impl Staged {
     pub fn discard(self) {}
 }
 
-/// The state that a receiver left in `root`; creates nothing. `None` if there is none.
-///
-/// # Errors
-/// `InvalidData` if `.rfleet` or its state is not what a receiver of this user makes, else the
-/// operating system's.
-pub fn read_state(root: &Root) -> io::Result<Option<Vec<u8>>> {
-    let top = root.dir(&RelPath::root())?;
-    match open_home(&top) {
-        Ok(Some(home)) => state_in(&home),
-        Ok(None) => Ok(None),
-        Err(StageError::Io(error)) => Err(error),
-        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
-    }
-}
-
-fn state_in(home: &Dir) -> io::Result<Option<Vec<u8>>> {
-    let foreign = || io::Error::new(io::ErrorKind::InvalidData, "`.rfleet/state` is not a state file of this user");
-    let (file, stat) = match home.open_file(STATE) {
-        Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => return Err(foreign()),
-        Err(error) => return Err(error),
-    };
-    if stat.uid != geteuid().as_raw() || stat.size_bytes > MAX_STATE_BYTES {
-        return Err(foreign());
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_STATE_BYTES).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
-}
-
-/// `.rfleet`, if it is there and is the effective user's.
-fn open_home(top: &Dir) -> Result<Option<Dir>, StageError> {
-    let home = match top.open(RESERVED_NAME, LIST).map(|fd| Dir { fd }) {
-        Ok(home) => home,
-        Err(error) => {
-            return match Errno::from_io_error(&error) {
-                Some(Errno::NOENT) => Ok(None),
-                Some(Errno::NOTDIR | Errno::LOOP) => Err(StageError::NotADirectory),
-                _ => Err(StageError::Io(error)),
-            };
-        }
-    };
-    let owner = home.stat_self()?.uid;
-    if owner == geteuid().as_raw() { Ok(Some(home)) } else { Err(StageError::Foreign { owner }) }
-}
-
 /// Empties what is there and makes the stage anew, which tells how new entries look here.
 fn fresh_stage(home: &Dir) -> io::Result<StageDir> {
     match home.open(STAGE, LIST).map(|fd| Dir { fd }) {
@@ -523,7 +472,9 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 
     use super::super::fixture::{Fixture, is_unprivileged, meta, names, path};
+    use super::super::home::read_state;
     use super::*;
+    use rustix::process::geteuid;
 
     fn home(fixture: &Fixture) -> std::path::PathBuf {
         fixture.path.join(".rfleet")
@@ -622,7 +573,7 @@ mod tests {
         fs::remove_file(home(&fixture)).unwrap();
         fs::write(home(&fixture), "").unwrap();
         assert!(matches!(Staging::open(&fixture.root), Err(StageError::NotADirectory)));
-        if rustix::process::geteuid().is_root() {
+        if geteuid().is_root() {
             fs::remove_file(home(&fixture)).unwrap();
             fs::create_dir(home(&fixture)).unwrap();
             lchown(home(&fixture), Some(12345), None).unwrap();
@@ -685,7 +636,7 @@ mod tests {
             assert_eq!((stat.permissions(), stat.size_bytes), (mode, 4));
             assert_eq!((stat.mtime.secs, stat.mtime.nanos), (-5, 123_456_789));
         }
-        if rustix::process::geteuid().is_root() {
+        if geteuid().is_root() {
             let owned = LocalMeta { uid: Some(1234), gid: Some(5678), ..meta(0o6711, 1) };
             let staged = staging.create_file(0o6711).unwrap().seal(&owned).unwrap();
             let stat = staging.stage.dir.stat(&staged.entry.name).unwrap();
@@ -713,6 +664,22 @@ mod tests {
         let staged = staging.create_file(0o755).unwrap().seal(&own).unwrap();
         assert!(!staged.short.owner);
         assert_eq!(staging.stage.dir.stat(&staged.entry.name).unwrap().permissions(), 0o4755);
+    }
+
+    #[test]
+    fn special_files_are_made_and_never_opened() {
+        let fixture = Fixture::new();
+        let staging = Staging::open(&fixture.root).unwrap();
+        let pipe = staging.special(SpecialKind::Fifo, &meta(0o620, 9)).unwrap();
+        let stat = staging.stage.dir.stat(&pipe.entry.name).unwrap();
+        assert_eq!((stat.file_type(), stat.permissions(), stat.mtime.secs), (FileType::Fifo, 0o620, 9));
+        assert!(staging.special(SpecialKind::Socket, &meta(0o620, 9)).is_err());
+        let device = staging.special(SpecialKind::BlockDevice { major: 259, minor: 70_000 }, &meta(0o600, 9));
+        assert_eq!(device.is_ok(), geteuid().is_root());
+        if let Ok(device) = device {
+            let stat = staging.stage.dir.stat(&device.entry.name).unwrap();
+            assert_eq!((stat.file_type(), stat.rdev), (FileType::BlockDevice, makedev(259, 70_000)));
+        }
     }
 
     #[test]
