@@ -139,3 +139,30 @@ fn unrelated_content_has_few_parts_described() {
     let whole = cost(&basis, &basis);
     assert_eq!(whole.described_bytes, basis.len() as u64);
 }
+
+/// Behind a hole the basis goes on, wherever its blocks begin.
+#[test]
+fn content_matches_behind_a_hole() {
+    for (start, bytes) in [(100_000, 300_000), (0, 65_536), (123_457, 7_001), (700_000, 300_000)] {
+        let mut old = noise(1, 1_000_000);
+        old[start..start + bytes].fill(0);
+        let mut new = old.clone();
+        new[600_000..600_010].fill(9);
+        let spec = spec(1024);
+        let mut signature = Signature::new(spec, old.len() as u64).unwrap();
+        signature.add_part(0, sign_in_pieces(spec, &old, 1 << 20)).unwrap();
+        let check = PatchCheck::new(old.len() as u64, new.len() as u64);
+        let mut receiver = Receiver { basis: &old, check, made: Vec::new() };
+        let mut differ = Differ::new(&mut signature);
+        differ.push(&new[..start], &mut |op| receiver.carry_out(op));
+        differ.pass_hole(bytes as u64, &mut |op| receiver.carry_out(op));
+        assert_eq!(receiver.made.len(), start, "all before the hole is handed out before it");
+        receiver.check.check_hole(bytes as u64).unwrap();
+        receiver.made.resize(start + bytes, 0);
+        differ.push(&new[start + bytes..], &mut |op| receiver.carry_out(op));
+        let stats = differ.finish(&mut |op| receiver.carry_out(op));
+        assert_eq!(receiver.made, new);
+        receiver.check.finish().unwrap();
+        assert!(stats.literal_bytes < 5 * 1024, "a hole at {start} cost {} bytes", stats.literal_bytes);
+    }
+}

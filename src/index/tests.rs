@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{Attributes, Changes, Digest, Inode, Kind, Meta, Node, RelPath, Seen, Timestamp};
+use crate::model::{Attribute, Attributes, Changes, Digest, Inode, Kind, Meta, Node, RelPath, Seen, Timestamp};
 
 /// What a path is: its inode and, for files, the size.
 type Tree = BTreeMap<&'static str, (u64, Option<u64>)>;
@@ -207,4 +207,45 @@ fn a_scan_that_is_not_finished_has_not_happened() {
     drop(merge);
     assert_eq!(index.position().unwrap(), before);
     assert_eq!(names(&index), ["f"]);
+}
+
+/// Gives every entry one attribute, and counts how often it is asked.
+struct Giving(&'static str, usize);
+
+impl Look for Giving {
+    fn content(&mut self, _: &Seen) -> Option<Digest> {
+        None
+    }
+    fn attributes(&mut self, _: &Seen) -> Attributes {
+        self.1 += 1;
+        let one = |name: &str, value: &str| Attribute { name: name.into(), value: value.into() };
+        Attributes::new(vec![one("trusted.b", ""), one("user.a", self.0)]).unwrap()
+    }
+}
+
+#[test]
+fn attributes_are_asked_for_only_where_something_changed() {
+    let (_directory, mut index) = fresh();
+    let mut pass = |value: &'static str, ctime: i64, stamp: u64| {
+        let mut merge = index.merge(Timestamp { secs: 100, nanos: 0 }).unwrap();
+        let mut entries = [seen("d", 2, None, false), seen("f", 3, Some(1), false)];
+        entries[1].inode.ctime = Timestamp { secs: ctime, nanos: 1 };
+        let mut look = Giving(value, 0);
+        merge.directory(&RelPath::root(), &seen("", 1, None, false), &mut entries, &mut look).unwrap();
+        let below = RelPath::new(b"d").unwrap();
+        merge.directory(&below, &seen("d", 2, None, false), &mut [], &mut look).unwrap();
+        let summary = merge.finish(Stamp(stamp)).unwrap();
+        let mut found = Vec::new();
+        index
+            .each_directory(&SharedFiles::default(), &mut |dir| {
+                let value = |node: &Node| node.meta.attributes.get(b"user.a").map(<[u8]>::to_vec);
+                found.extend(dir.nodes.iter().map(value));
+            })
+            .unwrap();
+        (summary.changes, look.1, found)
+    };
+    let values = |d: &str, f: &str| vec![Some(d.as_bytes().to_vec()), Some(f.as_bytes().to_vec())];
+    assert_eq!(pass("1", 7, 1), (2, 2, values("1", "1")));
+    assert_eq!(pass("2", 7, 2), (0, 0, values("1", "1")));
+    assert_eq!(pass("2", 8, 3), (1, 1, values("1", "2")));
 }
