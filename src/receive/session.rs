@@ -302,6 +302,9 @@ impl Session<'_> {
             let written = staging.write_state(&state::encode(claim));
             written.map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
         }
+        if fidelity.attributes.acl {
+            staging.shed_acls();
+        }
         let owners = self.map_owners(&begin.names);
         let mut writer = Writer::new(&root, staging, &self.name, self.policy, fidelity, owners)
             .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;

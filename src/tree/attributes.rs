@@ -220,11 +220,10 @@ fn remove(hold: Hold<'_>, name: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Takes the ACLs of the directory `dir` away, so that what is made in it has none and has the modes that
-/// it is made with.
+/// Takes the ACLs of the directory `dir` away, so that what is made in it has none.
 pub(super) fn without_acls(dir: &Dir) {
     for name in [crate::model::DEFAULT_ACL, crate::model::ACCESS_ACL] {
-        // Where there are no ACLs there is nothing to take away; else what is made there is looked at.
+        // Where there are no ACLs there is nothing to take away.
         let _ = remove(Hold::Open(dir.as_fd()), name);
     }
 }
@@ -352,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_acl_of_the_root_does_not_reach_the_stage() {
+    fn a_default_acl_of_the_root_reaches_only_those_who_set_no_acls() {
         let fixture = Fixture::new();
         // The owner and the group all, user 33 too, others nothing.
         let acl: [(u16, u16, u32); 5] =
@@ -363,6 +362,9 @@ mod tests {
         }
         fs::setxattr(&fixture.path, "system.posix_acl_default", &value, XattrFlags::empty()).unwrap();
         let staging = super::super::stage::Staging::open(&fixture.root).unwrap();
+        let inherits = staging.create_file(0o666).unwrap().seal(&meta(0o666, 7)).unwrap();
+        assert!(!attributes_of(&staging.stage.dir, &inherits.entry.name).unwrap().attributes.is_empty());
+        staging.shed_acls();
         let staged = staging.create_file(0o666).unwrap().seal(&with(0o666, &[])).unwrap();
         assert_eq!(attributes_of(&staging.stage.dir, &staged.entry.name).unwrap(), Found::default());
         assert_eq!(staging.stage.dir.stat(&staged.entry.name).unwrap().permissions(), 0o666);

@@ -175,6 +175,11 @@ impl Staging {
         Ok(Attic::new(home, Arc::clone(&self.stage), session))
     }
 
+    /// From here on nothing that is made inherits an ACL, by way of the stage, from the root: for those who set ACLs.
+    pub fn shed_acls(&self) {
+        attributes::without_acls(&self.stage.dir);
+    }
+
     /// Starts a file that will have `mode` (used to spare a call when it is sealed so).
     ///
     /// # Errors
@@ -440,8 +445,6 @@ fn fresh_stage(home: &Dir) -> io::Result<StageDir> {
     // All rights, to see whether they come out; the directory above keeps everyone else away.
     home.mkdir(STAGE, 0o777)?;
     let dir = home.open_dir(STAGE)?;
-    // A default ACL of the root would be that of all that is made here.
-    attributes::without_acls(&dir);
     let fresh = dir.stat_self()?;
     let exact_modes = fresh.permissions() & 0o777 == 0o777;
     Ok(StageDir { dir, next: AtomicU64::new(0), fresh, exact_modes, replaced: Mutex::default() })
