@@ -140,6 +140,7 @@ fn rows() -> Vec<Row> {
             |at| {
                 sparse(&at.join("large"));
                 let small = fs::File::create(at.join("small")).unwrap();
+                small.set_len(60_001).unwrap();
                 small.write_all_at(b"x", 60_000).unwrap();
                 fs::File::create(at.join("nothing but a hole")).unwrap().set_len(200 << 20).unwrap();
             },
@@ -366,7 +367,12 @@ fn each_row_of_the_table_is_so(#[case] mkfs: &[&str]) {
         let wanted = properties(&source);
         let shown = documented.iter().find(|(name, _)| name == row.name);
         for (nth, (tool, copy)) in TOOLS.iter().zip(&copies).enumerate() {
-            let lines = differences(&wanted, &properties(copy), row.only);
+            let copied = properties(copy);
+            let mut lines = differences(&wanted, &copied, row.only);
+            if nth == 0 && row.only.contains(&"holes") {
+                // To the block; rsync leaves room on XFS that was taken ahead.
+                lines.extend(differences(&wanted, &copied, &["layout"]));
+            }
             if lines.is_empty() != row.kept[nth] {
                 wrong += &format!("{}: {tool}: kept: {}, {lines:#?}\n", row.name, lines.is_empty());
             }

@@ -214,7 +214,7 @@ fn an_unprivileged_receiver_keeps_all_but_what_is_not_its_to_give(#[case] policy
     assert_eq!(outcome.said().contains("which may not give files away"), policy != "receiver", "{}", outcome.said());
     fs::remove_file(at("null")).unwrap();
     fleet.push();
-    fleet.assert_same(&["mode", "attribute", "content", "holes", "time", "kind"], policy);
+    fleet.assert_same(&["mode", "attribute", "content", "layout", "time", "kind"], policy);
 
     // In directories that it may not write to.
     set_mode(&at("shared"), 0o2555);
@@ -301,7 +301,7 @@ fn a_file_longer_than_the_disk_arrives_if_its_data_fits() {
     large.write_all_at(&Rng::new(1).bytes(1 << 20), 300 << 20).unwrap();
     let copy = disk.join("copy");
     Push::adhoc(&scratch, &source, &[&copy]).ok();
-    let lines = differences(&properties(&source), &properties(&copy), &["content", "holes"]);
+    let lines = differences(&properties(&source), &properties(&copy), &["content", "layout"]);
     assert!(lines.is_empty(), "{lines:#?}");
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FsWord, SeekFrom, copy_file_range, fstatfs, seek};
+use rustix::fs::{FallocateFlags, FsWord, SeekFrom, copy_file_range, fallocate, fstatfs, seek};
 use rustix::io::Errno;
 
 use super::digester::Digester;
@@ -42,8 +42,9 @@ struct Target {
     shares: bool,
     check: PatchCheck,
     holes: Holes,
-    /// Whether the content ends with a hole, so that the length must be set.
-    hole_at_end: bool,
+    /// Announced, and set with the first hole.
+    size_bytes: u64,
+    has_length: bool,
     /// Whether the basis may have holes, which are kept.
     basis_has_holes: bool,
 }
@@ -83,7 +84,8 @@ impl Writer<'_> {
                     basis: basis_file,
                     check: PatchCheck::new(basis_bytes, size_bytes),
                     holes: Holes::default(),
-                    hole_at_end: false,
+                    size_bytes,
+                    has_length: false,
                     basis_has_holes,
                 });
             }
@@ -98,7 +100,6 @@ impl Writer<'_> {
         let Some(target) = &mut open.target else { return Ok(()) };
         let at = target.check.made_bytes();
         target.check.check(&op).map_err(|_| WriteError::Protocol("a piece that does not fit its file"))?;
-        target.hole_at_end = false;
         let written = match op {
             Op::Literal(content) => {
                 target.staged.file().write_all_at(content, at).and_then(|()| self.digester.add(content))
@@ -122,14 +123,17 @@ impl Writer<'_> {
         target.check.check_hole(bytes).map_err(|_| WriteError::Protocol("a hole that does not fit its file"))?;
         // Whatever length a primary names costs nothing: what is not written is a hole.
         target.holes.add(at, bytes);
-        target.hole_at_end = true;
+        let made = target.make_hole(at, bytes);
         self.bytes_done += bytes;
-        Ok(())
+        match made {
+            Ok(()) => Ok(()),
+            Err(error) => self.fail_open(error),
+        }
     }
 
     pub(super) fn end(&mut self, digest: Digest) -> Result<(), WriteError> {
         let open = self.open.take().ok_or(WriteError::Protocol("the end of a file that did not begin"))?;
-        let Some(mut target) = open.target else { return Ok(()) };
+        let Some(target) = open.target else { return Ok(()) };
         let hashed = target.holes.trailer().map_or(Ok(()), |trailer| self.digester.add(&trailer));
         let found = match hashed.and_then(|()| self.digester.finish()) {
             Ok(found) => found,
@@ -140,8 +144,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let local = self.local(&Kind::file(open.size_bytes), &open.meta);
-        let length = if target.hole_at_end { target.staged.file().set_len(open.size_bytes) } else { Ok(()) };
-        let staged = length.and_then(|()| target.staged.seal(&local));
+        let staged = target.staged.seal(&local);
         self.staged(open.path, &open.meta, staged, open.size_bytes)
     }
 
@@ -177,8 +180,8 @@ impl Target {
         let mut done = 0;
         while self.basis_has_holes && done < bytes {
             let (data, hole) = self.next_data(offset + done, offset + bytes)?;
+            self.make_hole(at + done, data - (offset + done))?;
             self.pass_zeros(data - (offset + done), digester)?;
-            self.hole_at_end = hole == data;
             self.copy_bytes(data, at + (data - offset), hole - data, digester)?;
             if hole == offset + done {
                 // No more is to be learned of its holes.
@@ -187,6 +190,22 @@ impl Target {
             done = hole - offset;
         }
         self.copy_bytes(offset + done, at + done, bytes - done, digester)
+    }
+
+    /// Leaves a hole of `bytes` at `at`. The length is set at once: filesystems such as XFS take room ahead for what
+    /// grows, and that room would stay where the hole is.
+    fn make_hole(&mut self, at: u64, bytes: u64) -> io::Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let file = self.staged.file();
+        if !self.has_length {
+            file.set_len(self.size_bytes)?;
+            self.has_length = true;
+        }
+        // Where that cannot be done, what was taken ahead stays; it reads as zeros.
+        let _ = fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, bytes);
+        Ok(())
     }
 
     /// Where in the basis the next data begins and ends, both from `from` on and at most at `end`.

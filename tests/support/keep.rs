@@ -34,9 +34,10 @@ pub fn acl(options: &[&str], path: &Path) {
 pub fn sparse(path: &Path) {
     let sparse = fs::File::create(path).unwrap();
     let bytes = Rng::new(3).bytes(1 << 20);
+    // The length first: XFS takes room ahead for what grows.
+    sparse.set_len(20 << 20).unwrap();
     sparse.write_all_at(&bytes, 0).unwrap();
     sparse.write_all_at(&bytes[..70_000], 9 << 20).unwrap();
-    sparse.set_len(20 << 20).unwrap();
 }
 
 /// A source and a root of the fleet `cms`, with an index, both on a filesystem of their own.

@@ -56,7 +56,9 @@ fn look(path: &Path, name: Vec<u8>, all: &mut Properties, links: &mut BTreeMap<u
         _ if kind.is_file() => {
             say("kind", "file".into());
             say("content", format!("{} {}", meta.size(), digest(path)));
-            say("holes", holes(path, meta.size()));
+            let (data, layout) = layout(path, meta.size());
+            say("holes", if data * 4 < meta.size() { "most of it" } else { "few" }.into());
+            say("layout", layout);
         }
         _ if kind.is_fifo() => say("kind", "pipe".into()),
         _ if kind.is_socket() => say("kind", "socket".into()),
@@ -90,17 +92,18 @@ fn digest(path: &Path) -> String {
     hasher.finalize().to_hex()[..16].to_owned()
 }
 
-/// Where data lies, as `from-to` in bytes.
-pub fn holes(path: &Path, size: u64) -> String {
+/// How much data there is, and where it lies, as `from-to` in bytes.
+fn layout(path: &Path, size: u64) -> (u64, String) {
     let file = fs::File::open(path).unwrap();
     let mut said = String::new();
-    let mut at = 0;
+    let (mut at, mut bytes) = (0, 0);
     while at < size {
         let Ok(data) = seek(&file, SeekFrom::Data(at)) else { break };
         at = seek(&file, SeekFrom::Hole(data)).unwrap();
+        bytes += at - data;
         let _ = write!(said, "{data}-{at} ");
     }
-    said
+    (bytes, said)
 }
 
 /// Extended attributes, in hexadecimal.
