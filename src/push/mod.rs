@@ -20,6 +20,7 @@ mod report;
 mod session;
 mod signatures;
 mod source;
+mod survey;
 mod transfer;
 
 use std::path::PathBuf;

@@ -252,12 +252,21 @@ impl Session<'_> {
         if !plan.is_empty() || (record && !recorded) {
             let _sending = self.context.sending.acquire().await.ok();
             job.monitor.phase(&self.report.name, Phase::Sending);
+            self.begin().await?;
             let remote = self.task.endpoint.is_remote();
             let work = transfer::Work { job: &job, source: &source, listing, plan, remote, record, position };
             transfer::run(channel, work, content, signatures, &mut self.report).await?;
         }
         self.note(&agreed, position).await?;
         Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Done })
+    }
+
+    /// Remembers that the host is about to be changed.
+    async fn begin(&self) -> Result<(), SessionError> {
+        let Some(record) = self.context.record.clone() else { return Ok(()) };
+        let name = self.report.name.clone();
+        let noted = tokio::task::spawn_blocking(move || record.note_begun(&name)).await;
+        Ok(noted.map_err(|error| SessionError::Connect(error.to_string()))??)
     }
 
     /// Remembers how far the host is, unless it has to be looked at first.

@@ -2,22 +2,17 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::RootJob;
-use super::contents::{Contents, Indexed, Tables};
-use super::record::{Record, RecordJob};
+use super::contents::{Contents, Tables};
+use super::record::Record;
+use super::survey;
 use crate::index::IndexError;
-use crate::model::{DirListing, Kind, Listing, Node, Problem, ProblemKind, RelPath, Seen};
+use crate::model::{DirListing, Kind, Listing, Node, Problem, ProblemKind, RelPath};
 use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
-use crate::tree::{
-    Dir, Filter, Parents, Root, RootError, ScanOptions, ScanReport, SeenDirectory, SystemOwners, look_again, scan,
-    survey,
-};
-
-/// How much is read at a time of a file that is looked at again.
-const LOOK_BYTES: usize = 256 << 10;
+use crate::tree::{Filter, Parents, Root, RootError, ScanOptions, ScanReport, SystemOwners, scan};
 
 /// A source that was scanned and may be pushed.
 pub(super) struct Source {
@@ -38,7 +33,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, node: &Node) {
+    pub(super) fn add(&mut self, node: &Node) {
         self.entries += 1;
         self.bytes += node.kind.size_bytes();
         self.specials += u64::from(matches!(node.kind, Kind::Special(_)));
@@ -162,7 +157,7 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
     };
     let keep = job.record.as_ref().zip(record);
     let (contents, counts, report) = match keep {
-        Some((keep, record)) => survey_source(job, &root, &options, record, keep)?,
+        Some((keep, record)) => survey::survey_source(job, &root, &options, record, keep)?,
         None => list_source(job, &root, &options).map_err(ScanError::Refused)?,
     };
     let vanished = report.unreadable.into_iter();
@@ -195,48 +190,14 @@ fn list_source(
     Ok((Contents::Listed(Arc::new(listing)), counts, report))
 }
 
-/// Compares the source with its index, and numbers what changed.
-fn survey_source(
-    job: &RootJob,
-    root: &Root,
-    options: &ScanOptions,
-    record: &Record,
-    keep: &RecordJob,
-) -> Result<(Contents, Counts, ScanReport), ScanError> {
-    let mut index = record.index.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut merge = index.merge(keep.now).map_err(ScanError::Index)?;
-    let mut counts = Counts::default();
-    let mut buffer = vec![0; LOOK_BYTES];
-    let mut failed = None;
-    let mut visit = |dir: SeenDirectory, handle: &Dir| {
-        dir.entries.iter().for_each(|seen| counts.add(&seen.node));
-        let mut look = |seen: &Seen| look_again(handle, seen, &mut buffer);
-        merge.directory(&dir.path, &dir.itself, &dir.entries, &mut look).map_err(|error| {
-            let message = error.to_string();
-            failed = Some(error);
-            std::io::Error::other(message)
-        })
-    };
-    let scanned = survey(root, options, &SystemOwners::new(), &mut visit);
-    if let Some(error) = failed {
-        return Err(ScanError::Index(error));
-    }
-    let report = scanned.map_err(|error| ScanError::Refused(unscannable(job, &error)))?;
-    check_scan(job, &report, counts).map_err(ScanError::Refused)?;
-    let summary = merge.finish(keep.stamp).map_err(ScanError::Index)?;
-    drop(index);
-    let indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), summary.position);
-    Ok((Contents::Indexed(indexed), counts, report))
-}
-
-fn unscannable(job: &RootJob, error: &std::io::Error) -> GuardRefusal {
+pub(super) fn unscannable(job: &RootJob, error: &std::io::Error) -> GuardRefusal {
     let (label, path) = (job.label(), job.path.display());
     let message = format!("root {label}: {path} cannot be scanned: {error}; nothing was changed");
     refuse(Guard::UnreadableSource, message)
 }
 
 /// The guards that need a whole scan.
-fn check_scan(job: &RootJob, report: &ScanReport, counts: Counts) -> Result<(), GuardRefusal> {
+pub(super) fn check_scan(job: &RootJob, report: &ScanReport, counts: Counts) -> Result<(), GuardRefusal> {
     let label = job.label();
     // A directory that went away in the middle is how a live tree is: it is gone at the next scan.
     let mut unreadable = report.unreadable.iter().filter(|problem| problem.kind != ProblemKind::Vanished);
