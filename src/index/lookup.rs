@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row;
 use super::{Index, IndexError};
-use crate::model::{Digest, DirListing, DirectoryId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
+use crate::model::{Digest, DirListing, DirectoryId, FileId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
 
 const BAD_NAME: IndexError = IndexError::Damaged("it holds a name that cannot be");
 
@@ -15,15 +15,15 @@ type Names = Vec<(RelPath, Box<[u8]>)>;
 
 /// The names of each file that has several, in the order of a listing; the first of them is its first name.
 #[derive(Debug, Default)]
-pub struct SharedFiles(HashMap<(u64, u64), Names>);
+pub struct SharedFiles(HashMap<FileId, Names>);
 
 impl SharedFiles {
     /// The first name of the file, if `name` in `dir` is another one.
-    fn link(&self, inode: &Inode, dir: &RelPath, name: &[u8]) -> Result<Option<Box<RelPath>>, IndexError> {
-        let Some((first_dir, first)) = self.0.get(&(inode.dev, inode.ino)).and_then(|names| names.first()) else {
+    fn link(&self, node: &Node, inode: &Inode, dir: &RelPath) -> Result<Option<Box<RelPath>>, IndexError> {
+        let Some((first_dir, first)) = self.0.get(&FileId::of(node, inode)).and_then(|names| names.first()) else {
             return Ok(None);
         };
-        if first_dir == dir && **first == *name {
+        if first_dir == dir && *first == node.name {
             return Ok(None);
         }
         Ok(Some(Box::new(first_dir.join(first).map_err(|_| BAD_NAME)?)))
@@ -43,7 +43,7 @@ impl Index {
     /// The database fails or is damaged.
     pub fn shared_files(&self) -> Result<SharedFiles, IndexError> {
         let mut places = Paths::default();
-        let mut files: HashMap<(u64, u64), Names> = HashMap::new();
+        let mut files: HashMap<FileId, Names> = HashMap::new();
         let mut statement = self.db.prepare_cached(
             "SELECT dir, name, state, own, target FROM entries WHERE inode IS NOT NULL AND own IS NULL",
         )?;
@@ -51,7 +51,7 @@ impl Index {
         while let Some(found) = rows.next()? {
             let version = row::version_of(found)?;
             let dir = places.of(self, version.dir)?;
-            files.entry((version.inode.dev, version.inode.ino)).or_default().push((dir, version.node.name));
+            files.entry(FileId::of(&version.node, &version.inode)).or_default().push((dir, version.node.name));
         }
         files.values_mut().for_each(|names| names.sort());
         Ok(SharedFiles(files))
@@ -151,8 +151,11 @@ impl Index {
         let mut rows = statement.query([own])?;
         while let Some(found) = rows.next()? {
             let mut version = row::version_of(found)?;
-            if let (true, Kind::File { link, .. }) = (version.inode.shared, &mut version.node.kind) {
-                *link = shared.link(&version.inode, &path, &version.node.name)?;
+            if version.inode.shared {
+                let first = shared.link(&version.node, &version.inode, &path)?;
+                if let Kind::File { link, .. } = &mut version.node.kind {
+                    *link = first;
+                }
             }
             if let Some(own) = version.own {
                 below.push((nodes.len(), own.0));

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::params;
 
 use super::row::{self, State};
+use super::states::States;
 use super::{Index, IndexError, number};
 use crate::model::{Digest, Inode, Kind, Node, Position, RelPath, Seen, Stamp, Timestamp};
 
@@ -45,6 +46,7 @@ pub struct Merge<'i> {
     /// Directories that are not where they were, by device and inode. One that was renamed during a scan
     /// is recorded twice.
     orphans: HashMap<(u64, u64), Vec<Orphan>>,
+    states: States,
     done: bool,
 }
 
@@ -94,6 +96,7 @@ impl Index {
             levels: Vec::new(),
             confirmed: HashSet::new(),
             orphans: HashMap::new(),
+            states: States::default(),
             done: false,
         };
         merge.last = number(merge.index.position()?.sequence);
@@ -117,11 +120,12 @@ impl Merge<'_> {
         look: &mut Look<'_>,
     ) -> Result<(), IndexError> {
         let Some(dir) = self.enter(path)? else { return Ok(()) };
+        let entries = self.states.of_first_names(entries);
         if path.is_root() {
             self.root(itself)?;
         }
         let mut level = Level { path: path.clone(), children: HashMap::new() };
-        let findings = self.compare(dir, entries, &mut level)?;
+        let findings = self.compare(dir, &entries, &mut level)?;
         for finding in findings {
             match finding {
                 Finding::Vanished { name, own: None } => {

@@ -9,6 +9,7 @@
 //! | `schema`  | the tables; what makes an index usable; rebuilding |
 //! | `row`     | entries as bytes |
 //! | `merge`   | a scan, directory by directory, against what is recorded |
+//! | `states`  | one state for all names of a file |
 //! | `history` | what happened after a point |
 //! | `lookup`  | listings and places of what is there now |
 //! | `hosts`   | what is known of each host; how long the past is kept |
@@ -21,6 +22,7 @@ mod lookup;
 mod merge;
 mod row;
 mod schema;
+mod states;
 #[cfg(test)]
 mod tests;
 

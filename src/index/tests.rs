@@ -91,6 +91,50 @@ fn what_was_scanned_is_what_is_listed_and_nothing_changed_is_nothing_written() {
 }
 
 #[test]
+fn a_file_that_changes_between_the_looks_at_two_of_its_names_is_recorded_as_it_was_first_seen() {
+    let (_directory, mut index) = fresh();
+    let tree = Tree::from([("a", (2, None)), ("a/f", (3, Some(1))), ("b", (4, None)), ("b/g", (3, Some(1)))]);
+    let first = scan(&mut index, &tree, 1);
+    let path = |name: &str| RelPath::new(name.as_bytes()).unwrap();
+    let file = |name, (mode, secs)| {
+        let mut file = seen(name, 3, Some(1), true);
+        file.node.meta.mode = mode;
+        (file.node.meta.mtime.secs, file.inode.ctime.secs) = (secs, secs);
+        file
+    };
+    let mut survey = |f: Seen, g: Seen, stamp| {
+        let mut merge = index.merge(Timestamp { secs: 100, nanos: 0 }).unwrap();
+        let root = [seen("a", 2, None, false), seen("b", 4, None, false)];
+        merge.directory(&RelPath::root(), &seen("", 1, None, false), &root, &mut |_| None).unwrap();
+        merge.directory(&path("a"), &seen("", 2, None, false), &[f], &mut |_| None).unwrap();
+        merge.directory(&path("b"), &seen("", 4, None, false), &[g], &mut |_| None).unwrap();
+        merge.finish(Stamp(stamp)).unwrap()
+    };
+    let (before, after) = ((0o644, 7), (0o600, 50));
+    assert_eq!(survey(file("f", before), file("g", after), 2).changes, 0, "nothing but its second name has changed");
+    assert_eq!(survey(file("f", after), file("g", after), 3).changes, 2, "the next scan finds both");
+    let changes = index.changes_since(first.position).unwrap();
+    let states = |versions: &[crate::model::Version]| {
+        versions.iter().map(|one| (one.node.meta.mode, one.node.meta.mtime.secs)).collect::<Vec<_>>()
+    };
+    assert_eq!((states(&changes.then), states(&changes.now)), (vec![before; 2], vec![after; 2]));
+}
+
+#[test]
+fn names_that_are_recorded_in_different_states_are_not_one_file() {
+    let (_directory, mut index) = fresh();
+    let tree = Tree::from([("a", (2, None)), ("a/f", (3, Some(1))), ("a/g", (3, Some(1))), ("h", (3, Some(1)))]);
+    scan(&mut index, &tree, 1);
+    assert_eq!(names(&index), ["a", "a/f=h", "a/g=h", "h"]);
+    // The file is written to, and its directory is listed in the root but gone when it is to be looked into.
+    let mut merge = index.merge(Timestamp { secs: 100, nanos: 0 }).unwrap();
+    let root = [seen("a", 2, None, false), seen("h", 3, Some(2), true)];
+    merge.directory(&RelPath::root(), &seen("", 1, None, false), &root, &mut |_| None).unwrap();
+    merge.finish(Stamp(2)).unwrap();
+    assert_eq!(names(&index), ["a", "a/f", "a/g=a/f", "h"]);
+}
+
+#[test]
 fn a_directory_that_moves_is_one_change_whatever_it_holds() {
     let (_directory, mut index) = fresh();
     let tree = Tree::from([("a", (2, None)), ("a/d", (6, None)), ("a/d/f", (3, Some(1))), ("z", (4, None))]);

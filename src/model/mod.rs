@@ -12,7 +12,7 @@ mod problem;
 
 pub use digest::{Digest, Hasher};
 pub use entry::{Attribute, Expected, Kind, Meta, Node, SpecialKind, Timestamp};
-pub use history::{Changes, DirectoryId, Inode, Place, Seen, Version};
+pub use history::{Changes, DirectoryId, FileId, Inode, Place, Seen, Version};
 pub use listing::{DirListing, Fidelity, Listing, ListingHasher, OwnerMap, OwnerNames, Owners};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
 pub use problem::{Problem, ProblemKind};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::links::Links;
+use super::links::{Links, find};
 use super::{Differences, DirectoryStep, EntryRef, FileStep, LinkStep, Plan, Removal, ReplacedDirectory, Step};
 use crate::model::{
     Digest, DirListing, Expected, Fidelity, Kind, Listing, Meta, Node, OwnerMap, Problem, ProblemKind, RelPath,
@@ -121,12 +121,26 @@ impl<'a> Comparison<'a> {
             self.compare_directory(dir, &mut directory_differences);
         }
         self.plan.removals.reverse();
+        self.expect_new_times();
         for dir in &self.touched {
             directory_differences.entry(*dir).or_default();
         }
         let steps = directory_differences.into_iter().rev();
         self.plan.directory_attributes = steps.map(|(dir, differences)| DirectoryStep { dir, differences }).collect();
         self.finish_totals();
+    }
+
+    /// A file that is kept by its digest gets its time before its other names go: they have that by then.
+    fn expect_new_times(&mut self) {
+        for removal in &mut self.plan.removals {
+            let Expected::File { mtime, .. } = &mut removal.was else { continue };
+            let Some((parent, name)) = removal.path.split() else { continue };
+            let theirs = self.destination.listed.get(&parent).and_then(|listed| listed.find(name));
+            let keeper = theirs.and_then(|theirs| self.links.keeper(&removal.path, theirs));
+            if let Some(entry) = keeper.and_then(|keeper| find(self.source, keeper)) {
+                *mtime = entry.of(self.source).1.meta.mtime;
+            }
+        }
     }
 
     fn finish_totals(&mut self) {

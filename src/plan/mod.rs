@@ -7,6 +7,8 @@
 mod compare;
 pub mod guard;
 mod history;
+#[cfg(test)]
+mod history_tests;
 mod itemize;
 mod links;
 mod moves;

@@ -9,6 +9,7 @@
 //! | `beneath`  | containment: [`Root`], [`Dir`], [`Parents`] |
 //! | `open`     | how the path that an operator named becomes a [`Root`] |
 //! | `scan`     | listings of a root in path order |
+//! | `links`    | files with several names, as a scan meets them |
 //! | `read`     | content that cannot be torn |
 //! | `stage`    | the private directory in which new content is made |
 //! | `dispose`  | recursive removal inside the private directory |
@@ -40,6 +41,7 @@ mod apply;
 mod attic;
 mod beneath;
 mod dispose;
+mod links;
 mod meta;
 mod open;
 mod owners;
@@ -56,10 +58,11 @@ mod race_tests;
 pub use apply::{Applier, Attributes, problem_kind};
 pub use attic::Attic;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
+pub use links::LinkTable;
 pub use meta::LocalMeta;
 pub use open::RootError;
 pub use owners::SystemOwners;
 pub use place::{Expectation, Over, Placed};
 pub use read::{ContentReader, ReadError, open_basis};
-pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
+pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging, read_state};

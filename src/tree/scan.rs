@@ -18,6 +18,7 @@ use rustix::fs::{AtFlags, FileType, major, minor, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::beneath::{Dir, Root, Stat};
+use super::links::{LinkTable, Links};
 use super::read::{ContentReader, ReadError};
 use crate::model::{
     Digest, DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, Seen,
@@ -48,30 +49,10 @@ pub trait Filter: Sync {
 pub struct ScanOptions<'a> {
     /// What is left out.
     pub filter: Option<&'a dyn Filter>,
-    /// Read every file and fill its digest. Hard links have none: their first name has it.
+    /// Read every file, once whatever names it has, and fill its digest.
     pub checksum: bool,
     /// Told the number of entries so far, once for each directory.
     pub on_progress: Option<&'a dyn Fn(u64)>,
-}
-
-/// The first name of each file that has several, by device and inode number.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkTable(HashMap<(u64, u64), RelPath>);
-
-impl LinkTable {
-    /// Number of files with several names.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn first_name(&self, stat: &Stat) -> Option<&RelPath> {
-        self.0.get(&(stat.dev, stat.ino))
-    }
 }
 
 /// What a scan found beside the listings.
@@ -294,25 +275,6 @@ fn unreadable(path: RelPath, error: &io::Error) -> Problem {
     Problem::new(path, kind, error.to_string())
 }
 
-/// Where first names of hard links come from.
-enum Links<'t> {
-    /// Each new one is the first of its file.
-    Grow(&'t mut LinkTable),
-    /// Only what is known counts.
-    Fixed(&'t LinkTable),
-}
-
-impl Links<'_> {
-    /// The first name of the file, if `path` is not it.
-    fn link(&mut self, stat: &Stat, path: &RelPath) -> Option<Box<RelPath>> {
-        let first = match self {
-            Links::Fixed(table) => table.first_name(stat)?,
-            Links::Grow(table) => table.0.entry((stat.dev, stat.ino)).or_insert_with(|| path.clone()),
-        };
-        (first != path).then(|| Box::new(first.clone()))
-    }
-}
-
 /// Lists directories; its buffers are used again for each.
 struct Lister<'a> {
     options: ScanOptions<'a>,
@@ -417,12 +379,19 @@ impl<'a> Lister<'a> {
 
     /// Fills what is known only in name order (links) or costs reading (digests).
     fn complete(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node, linked: Option<&Stat>, links: &mut Links<'_>) {
-        let Kind::File { link, .. } = &mut node.kind else { return };
-        if let (Some(stat), Ok(path)) = (linked, parent.join(&node.name)) {
-            *link = links.link(stat, &path);
+        let linked = linked.and_then(|stat| Some((stat, parent.join(&node.name).ok()?)));
+        if let Some((stat, path)) = &linked {
+            links.complete(stat, path, node);
         }
-        if self.options.checksum && link.is_none() {
+        let Kind::File { link, digest, .. } = &node.kind else { return };
+        let is_first = link.is_none();
+        // A later name has the digest of the first, none if that could not be read.
+        let is_known = digest.is_some() || (!is_first && matches!(links, Links::Grow(_)));
+        if self.options.checksum && !is_known {
             self.fill_digest(dir, parent, node);
+        }
+        if let (true, Some((stat, path))) = (is_first, linked) {
+            links.note(stat, path, node);
         }
     }
 
@@ -444,7 +413,11 @@ impl<'a> Lister<'a> {
         let (size_bytes, meta) = (reader.size_bytes(), reader.meta());
         let digest = reader.digest(&mut self.read_buffer)?;
         // Size, times and digest are of one moment, which may be later than the listing's.
-        node.kind = Kind::File { size_bytes, link: None, digest: Some(Box::new(digest)) };
+        let link = match &mut node.kind {
+            Kind::File { link, .. } => link.take(),
+            _ => None,
+        };
+        node.kind = Kind::File { size_bytes, link, digest: Some(Box::new(digest)) };
         node.meta = meta;
         Ok(())
     }
@@ -590,19 +563,51 @@ mod tests {
     }
 
     #[test]
-    fn checksums_are_of_the_content_and_a_link_leaves_them_to_its_first_name() {
-        let fixture = Fixture::with(&["a=hello", "empty="]);
+    fn checksums_are_of_the_content_and_all_names_of_a_file_have_it() {
+        let fixture = Fixture::with(&["a=hello", "d", "empty="]);
         fs::hard_link(fixture.path.join("a"), fixture.path.join("b")).unwrap();
+        fs::hard_link(fixture.path.join("a"), fixture.path.join("d/c")).unwrap();
         let options = ScanOptions { checksum: true, ..ScanOptions::default() };
         let (listing, report) = scanned(&fixture, &options);
-        let digest = |name: &[u8]| match &listing.dirs[0].find(name).unwrap().kind {
+        let digest = |listing: &DirListing, name: &[u8]| match &listing.find(name).unwrap().kind {
             Kind::File { digest, .. } => digest.clone().map(|digest| *digest),
             _ => None,
         };
-        assert_eq!(digest(b"a"), Some(Digest::of(b"hello")));
-        assert_eq!(digest(b"empty"), Some(Digest::of(b"")));
-        assert_eq!(digest(b"b"), None);
+        assert_eq!(digest(&listing.dirs[0], b"a"), Some(Digest::of(b"hello")));
+        assert_eq!(digest(&listing.dirs[0], b"empty"), Some(Digest::of(b"")));
+        assert_eq!(digest(&listing.dirs[0], b"b"), Some(Digest::of(b"hello")));
+        assert_eq!(digest(&listing.dirs[1], b"c"), Some(Digest::of(b"hello")));
         assert!(report.problems.is_empty());
+        // One directory, listed again after the file was written to by its first name.
+        fs::write(fixture.path.join("a"), "hello, you").unwrap();
+        let again = list_dir(&fixture.root, &path("d"), &options, &report.links, &mut Vec::new()).unwrap();
+        assert_eq!(digest(&again, b"c"), Some(Digest::of(b"hello, you")));
+        assert_eq!(again.find(b"c").unwrap().kind.link(), Some(&path("a")));
+    }
+
+    #[test]
+    fn a_file_that_changes_between_the_looks_at_two_of_its_names_has_one_state() {
+        for checksum in [false, true] {
+            let fixture = Fixture::with(&["a", "a/one=first", "b"]);
+            fs::hard_link(fixture.path.join("a/one"), fixture.path.join("b/two")).unwrap();
+            let options = ScanOptions { checksum, ..ScanOptions::default() };
+            let mut dirs = Vec::new();
+            scan(&fixture.root, &options, &SystemOwners::new(), &mut |dir| {
+                if dir.path == path("a") {
+                    fs::write(fixture.path.join("a/one"), "later").unwrap();
+                    fs::set_permissions(fixture.path.join("a/one"), fs::Permissions::from_mode(0o601)).unwrap();
+                    let file = fs::File::options().write(true).open(fixture.path.join("a/one")).unwrap();
+                    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+                }
+                dirs.push(dir);
+                Ok(())
+            })
+            .unwrap();
+            let (one, two) = (&dirs[1].nodes[0], &dirs[2].nodes[0]);
+            assert_ne!(one.meta.mtime.secs, 0, "it was seen before");
+            assert_eq!(two.meta, one.meta);
+            assert!(two.same_content(one) && two.kind.link() == Some(&path("a/one")));
+        }
     }
 
     #[test]
