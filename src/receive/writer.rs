@@ -117,7 +117,7 @@ impl<'a> Writer<'a> {
             reused: Vec::new(),
             resend: Vec::new(),
             open: None,
-            digester: Digester::default(),
+            digester: Digester::new(),
             files_done: 0,
             bytes_done: 0,
             problem_bytes: 0,
