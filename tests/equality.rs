@@ -5,12 +5,13 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rstest::rstest;
 use support::tree::{assert_no_state, at, set_time};
 use support::{
     Config, Fleet, Outcome, Push, Rng, Scratch, Snapshot, Tree, assert_rsync_agrees, assert_same, every_kind, mutate,
-    random_tree, rfleet_bin,
+    random_tree, rfleet_bin, wait_until,
 };
 
 fn assert_copies(source: &Path, copies: &[PathBuf]) {
@@ -361,4 +362,47 @@ fn linked_files_are_pushed_from_history() {
     }
     Push::configured(&scratch, &config).arg("--full").ok();
     assert_same(&source, &copy);
+}
+
+/// The first name of a file becomes another file after the scan and before it is read: what is sent for it is the
+/// other file, and the names that were linked to it get their own content with the next push.
+#[test]
+fn a_first_name_that_becomes_another_file_in_the_middle_leaves_the_other_names_wrong_for_one_push_only() {
+    let scratch = Scratch::new();
+    let source = scratch.path("source");
+    Tree::new().dir("b").dir("c").file("a/first", "a linked file").time(TIME.0, TIME.1).create(&source);
+    link(&source, "a/first", "b/second");
+    link(&source, "a/first", "c/third");
+    let bin = rfleet_bin().to_str().unwrap();
+    let (go, ended) = (scratch.path("go"), scratch.root().display());
+    let body = format!("while [ ! -e {go:?} ] && [ -d {ended} ]; do sleep 0.02; done; exec {bin} receive \"$@\"");
+    let gate = scratch.script("gate", &body);
+    let config = Config::new("cms")
+        .root("www", &source, "delete = true\nmax_delete = \"100%\"")
+        .hosts(&["box", "gate"])
+        .host_command("box", &[bin, "receive"], "www", &scratch.path("box"))
+        .host_command("gate", &[gate.to_str().unwrap()], "www", &scratch.path("copy"))
+        .write(&scratch, "rfleet.toml");
+    let push = |host: &str| Push::configured(&scratch, &config).args(&["--host", host]);
+    // The content is read once, so that it is known to be the same when only the number of names has changed.
+    push("box").ok();
+    fs::write(source.join("a/new"), "what a scan has to record").unwrap();
+    let running = push("gate").start();
+    let is_recorded = |path: PathBuf| {
+        path.to_string_lossy().ends_with("-wal") && fs::metadata(path).is_ok_and(|found| found.len() > 0)
+    };
+    wait_until("the end of the scan", Duration::from_secs(60), || {
+        files_below(&scratch.path("state")).into_iter().any(is_recorded)
+    });
+    fs::write(source.join("a/other"), "another file that took its name").unwrap();
+    fs::rename(source.join("a/other"), source.join("a/first")).unwrap();
+    scratch.write("go", "");
+    running.finish().assert_code(0);
+    push("gate").ok();
+    assert_same(&source, &scratch.path("copy"));
+}
+
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(dir).into_iter().flatten().flatten().map(|child| child.path());
+    found.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }

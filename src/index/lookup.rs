@@ -90,7 +90,9 @@ impl Index {
         Ok(listings)
     }
 
-    /// Keeps the digest of a file that was read whole, if it is still the one that is recorded.
+    /// Keeps the digest of a file that was read whole, if it is the one that is recorded. If it is not, hosts have
+    /// something else under this name than is recorded, and under its other names. The next scan may not see that:
+    /// the name, or its directory, may have become another's only while it was read. So it is taken as changed then.
     ///
     /// # Errors
     /// The database fails or is damaged.
@@ -103,16 +105,29 @@ impl Index {
         let mut all =
             self.db.prepare_cached("UPDATE entries SET digest = ?3 WHERE inode = ?1 AND own IS NULL AND state = ?2")?;
         for (path, seen, digest) in readings {
+            let Some((parent, name)) = path.split() else { continue };
+            let Some((dir, _)) = self.find_directory(&parent, &mut known)? else { continue };
             let state = row::state_of(&seen.node, &seen.inode);
-            if seen.inode.shared {
+            if one.execute(params![dir, name, state, digest.0])? == 0 {
+                self.distrust(dir, name)?;
+            } else if seen.inode.shared {
                 all.execute(params![seen.inode.ino.cast_signed(), state, digest.0])?;
-            } else if let Some((parent, name)) = path.split()
-                && let Some((dir, _)) = self.find_directory(&parent, &mut known)?
-            {
-                one.execute(params![dir, name, state, digest.0])?;
             }
         }
         Ok(transaction.commit()?)
+    }
+
+    /// Has the next scan take the content of an entry as changed, under all names of the file.
+    fn distrust(&self, dir: i64, name: &[u8]) -> Result<(), IndexError> {
+        let mut one =
+            self.db.prepare_cached("UPDATE entries SET digest = NULL, racy = 1 WHERE dir = ?1 AND name = ?2")?;
+        one.execute(params![dir, name])?;
+        let mut others = self.db.prepare_cached(
+            "UPDATE entries SET digest = NULL, racy = 1 WHERE own IS NULL \
+             AND inode = (SELECT inode FROM entries WHERE dir = ?1 AND name = ?2)",
+        )?;
+        others.execute(params![dir, name])?;
+        Ok(())
     }
 
     fn find_directory(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{Changes, Inode, Kind, Meta, Node, RelPath, Seen, Timestamp};
+use crate::model::{Changes, Digest, Inode, Kind, Meta, Node, RelPath, Seen, Timestamp};
 
 /// What a path is: its inode and, for files, the size.
 type Tree = BTreeMap<&'static str, (u64, Option<u64>)>;
@@ -239,4 +239,40 @@ fn a_scan_that_is_not_finished_has_not_happened() {
     drop(merge);
     assert_eq!(index.position().unwrap(), before);
     assert_eq!(names(&index), ["f"]);
+}
+
+#[test]
+fn what_was_read_and_is_not_what_is_recorded_is_taken_as_changed_under_all_names() {
+    let (_directory, mut index) = fresh();
+    let path = |name: &str| RelPath::new(name.as_bytes()).unwrap();
+    let tree = Tree::from([
+        ("d", (2, None)),
+        ("d/f", (3, Some(1))),
+        ("d/g", (3, Some(1))),
+        ("h", (4, Some(1))),
+        ("i", (5, Some(1))),
+    ]);
+    let first = scan(&mut index, &tree, 1).position;
+    let digest = Digest::of(b"read");
+    let as_recorded = seen("i", 5, Some(1), false);
+    // A file that is recorded in no other way than it was read stays as it is.
+    index.note_digests(&[(path("i"), as_recorded, digest)]).unwrap();
+    assert_eq!(scan(&mut index, &tree, 2).changes, 0);
+    let others = [("d/f", 8, false), ("h", 4, true)].map(|(name, ino, shared)| {
+        let name = path(name);
+        let read = seen(std::str::from_utf8(name.name()).unwrap(), ino, Some(1), shared);
+        (name, read, digest)
+    });
+    index.note_digests(&others).unwrap();
+    let mut moved = tree.clone();
+    moved.retain(|path, _| !path.starts_with('d'));
+    moved.extend([("e", (2, None)), ("e/f", (3, Some(1))), ("e/g", (3, Some(1)))]);
+    scan(&mut index, &moved, 3);
+    let changes = index.changes_since(first).unwrap();
+    let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(told(&changes), (owned(&["e", "f", "g", "h"]), owned(&["d", "f", "g", "h"])));
+    let content = changes.now.iter().zip(&changes.then).filter(|(now, _)| now.own.is_none());
+    for (now, then) in content {
+        assert!(!now.node.same_content(&then.node), "it is sent, although size and time are the same");
+    }
 }

@@ -111,6 +111,8 @@ pub fn encode(job: EncodeJob, log: &Log) {
     };
     // An abandoned log has no one left to tell.
     let _ = encoder.run(&listing, &items, signatures.as_mut());
+    // What was read is known before any receiver is told that this was all.
+    drop(encoder.readings.take());
     log.finish(encoder.outcome);
 }
 

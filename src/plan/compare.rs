@@ -155,7 +155,7 @@ impl<'a> Comparison<'a> {
         let dir_number = index(at);
         let state = self.state(at);
         let listed = match state {
-            State::Same => return,
+            State::Same => return self.change_links(dir_number),
             State::Absent => None,
             State::Listed(listed) => Some(listed),
         };
@@ -179,6 +179,20 @@ impl<'a> Comparison<'a> {
             let gone = listed.nodes.iter().filter(|theirs| dir.find(&theirs.name).is_none());
             for theirs in gone {
                 self.remove(&dir.path, theirs, Some(dir_number));
+            }
+        }
+    }
+
+    /// In a directory that is as it should be, what names of files are to be if those files differ elsewhere.
+    fn change_links(&mut self, dir_number: u32) {
+        if !self.links.change_in(dir_number) {
+            return;
+        }
+        let nodes = &self.source.dirs[dir_number as usize].nodes;
+        for (node_at, node) in nodes.iter().enumerate() {
+            let entry = EntryRef { dir: dir_number, node: index(node_at) };
+            if self.links.target_of(entry).is_some() || self.links.kept(entry) == Some(false) {
+                self.compare_file(entry, node, Some(node), 0);
             }
         }
     }

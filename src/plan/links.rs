@@ -23,6 +23,8 @@ pub(super) struct Links {
     targets: HashMap<EntryRef, EntryRef>,
     /// Names in groups that are not linked anew: whether they are kept as they are.
     kept: HashMap<EntryRef, bool>,
+    /// Directories of the primary in which a name of a group is not kept.
+    changing: HashSet<u32>,
 }
 
 /// A name of a group of the primary's.
@@ -91,12 +93,15 @@ impl Links {
                 self.claims.insert(group.clone(), first.clone());
             }
             for member in &members {
-                if member.entry == holder.entry {
-                    self.kept.insert(member.entry, kept.is_some());
-                } else if holder_group.is_some() && member.group.as_ref() == holder_group {
-                    self.kept.insert(member.entry, true);
+                let is_holder = member.entry == holder.entry;
+                let keeps = holder_group.is_some() && member.group.as_ref() == holder_group;
+                if is_holder || keeps {
+                    self.kept.insert(member.entry, keeps);
                 } else {
                     self.targets.insert(member.entry, holder.entry);
+                }
+                if !keeps {
+                    self.changing.insert(member.entry.dir);
                 }
             }
         }
@@ -105,6 +110,11 @@ impl Links {
     /// The name that `entry` is to be linked to.
     pub(super) fn target_of(&self, entry: EntryRef) -> Option<EntryRef> {
         self.targets.get(&entry).copied()
+    }
+
+    /// Whether a name in the directory, by its position in the listing, is to become another file's.
+    pub(super) fn change_in(&self, dir: u32) -> bool {
+        self.changing.contains(&dir)
     }
 
     /// For a name in a group: whether it is kept. `None` for a file with one name.

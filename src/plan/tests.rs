@@ -106,14 +106,16 @@ impl Model {
                 MoveStep::Exchange { from, to } => self.rename(&[(from, to), (to, from)]),
             }
         }
-        let staged: Vec<usize> = plan.reuses.iter().map(|reuse| self.names[&reuse.from]).collect();
+        // All are staged before any is placed.
+        let staged = plan.reuses.iter().map(|reuse| {
+            let Basis { size_bytes, mtime } = reuse.content;
+            self.assert_found(&reuse.from, Expected::File { size_bytes, mtime });
+            self.names[&reuse.from]
+        });
+        let staged: Vec<usize> = staged.collect();
         for (reuse, file) in plan.reuses.iter().zip(staged) {
             let path = reuse.step.entry.path(source);
             self.assert_found(&path, reuse.step.was);
-            self.assert_found(
-                &reuse.from,
-                Expected::File { size_bytes: reuse.content.size_bytes, mtime: reuse.content.mtime },
-            );
             self.names.insert(path, file);
             self.files[file] = take(reuse.step.entry.of(source).1);
         }

@@ -236,8 +236,10 @@ impl Keeper {
     fn keep(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without a digest a file that cannot be told from its past by its times is sent again.
-        let _ = index.note_digests(&waiting);
+        if index.note_digests(&waiting).is_err() {
+            // It would not know what hosts have that is not what it says: built anew, it has them compared.
+            index.mark_damaged();
+        }
     }
 }
 

@@ -375,7 +375,7 @@ pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Vec<It
         listing: Arc::clone(listing),
         items: Arc::new(items),
         signatures: Box::new(NoSignatures),
-        readings: None,
+        readings: source.contents.readings(),
         level: remote.then_some(LEVEL),
     };
     drop(spawn_encoder(job, &log));
