@@ -85,7 +85,10 @@ impl Index {
         let mut listings = Vec::new();
         for path in paths {
             let Some((own, meta)) = self.find_directory(path, &mut known)? else { continue };
-            listings.push(self.directory(path.clone(), own, meta, shared)?.0);
+            let (mut listing, _) = self.directory(path.clone(), own, meta, shared)?;
+            // All of these are held at a time.
+            listing.nodes.shrink_to_fit();
+            listings.push(listing);
         }
         Ok(listings)
     }

@@ -262,8 +262,9 @@ fn going(plan: &Plan, listing: &Listing) -> HashSet<RelPath> {
 
 /// Paths that differ at the host from what it was taken to have.
 pub fn drifted(plan: &Plan, listing: &Listing, changed: &dyn Fn(&RelPath) -> bool) -> Vec<RelPath> {
-    let steps = plan.directories.iter().chain(plan.files.iter().map(|file| &file.step));
-    let steps = steps.chain(plan.links.iter().map(|link| &link.step)).chain(&plan.symlinks).chain(&plan.attributes);
+    let steps = plan.directories.iter().copied().chain(plan.files.iter().map(|file| file.step));
+    let steps = steps.chain(plan.links.iter().map(|link| link.step)).chain(plan.symlinks.iter().copied());
+    let steps = steps.chain(plan.attributes.iter().copied());
     let paths = steps.map(|step| step.entry.path(listing)).chain(plan.removals.iter().map(|one| one.path.clone()));
     paths.filter(|path| !changed(path)).collect()
 }
