@@ -119,7 +119,7 @@ impl Model {
             self.names.insert(path, file);
             self.files[file] = take(reuse.step.entry.of(source).1);
         }
-        for step in &plan.files {
+        for step in plan.files.iter() {
             let path = step.step.entry.path(source);
             self.assert_found(&path, step.step.was);
             self.files.push(take(step.step.entry.of(source).1));
