@@ -103,33 +103,37 @@ impl Index {
         let transaction = self.db.unchecked_transaction()?;
         let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
         known.insert(RelPath::root(), (self.root, self.root_meta()?));
-        let mut one =
-            self.db.prepare_cached("UPDATE entries SET digest = ?4 WHERE dir = ?1 AND name = ?2 AND state = ?3")?;
-        let mut all =
-            self.db.prepare_cached("UPDATE entries SET digest = ?3 WHERE inode = ?1 AND own IS NULL AND state = ?2")?;
+        // What was doubted once in a push is doubted until the next scan.
+        let mut one = self.db.prepare_cached(
+            "UPDATE entries SET digest = ?4 WHERE dir = ?1 AND name = ?2 AND state = ?3 AND digest IS NOT ?5",
+        )?;
+        let mut all = self.db.prepare_cached(
+            "UPDATE entries SET digest = ?3 WHERE inode = ?1 AND own IS NULL AND state = ?2 AND digest IS NOT ?4",
+        )?;
         for (path, seen, digest) in readings {
             let Some((parent, name)) = path.split() else { continue };
             let Some((dir, _)) = self.find_directory(&parent, &mut known)? else { continue };
             let state = row::state_of(&seen.node, &seen.inode);
-            if one.execute(params![dir, name, state, digest.0])? == 0 {
+            if one.execute(params![dir, name, state, digest.0, row::DOUBT.0])? == 0 {
                 self.distrust(dir, name)?;
             } else if seen.inode.shared {
-                all.execute(params![seen.inode.ino.cast_signed(), state, digest.0])?;
+                all.execute(params![seen.inode.ino.cast_signed(), state, digest.0, row::DOUBT.0])?;
             }
         }
         Ok(transaction.commit()?)
     }
 
-    /// Has the next scan take the content of an entry as changed, under all names of the file.
+    /// Has the next scan take the content of an entry as changed, under all names of the file, and whatever comes
+    /// in their places then.
     fn distrust(&self, dir: i64, name: &[u8]) -> Result<(), IndexError> {
         let mut one =
-            self.db.prepare_cached("UPDATE entries SET digest = NULL, racy = 1 WHERE dir = ?1 AND name = ?2")?;
-        one.execute(params![dir, name])?;
+            self.db.prepare_cached("UPDATE entries SET digest = ?3, racy = 1 WHERE dir = ?1 AND name = ?2")?;
+        one.execute(params![dir, name, row::DOUBT.0])?;
         let mut others = self.db.prepare_cached(
-            "UPDATE entries SET digest = NULL, racy = 1 WHERE own IS NULL \
+            "UPDATE entries SET digest = ?3, racy = 1 WHERE own IS NULL \
              AND inode = (SELECT inode FROM entries WHERE dir = ?1 AND name = ?2)",
         )?;
-        others.execute(params![dir, name])?;
+        others.execute(params![dir, name, row::DOUBT.0])?;
         Ok(())
     }
 

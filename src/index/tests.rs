@@ -274,5 +274,6 @@ fn what_was_read_and_is_not_what_is_recorded_is_taken_as_changed_under_all_names
     let content = changes.now.iter().zip(&changes.then).filter(|(now, _)| now.own.is_none());
     for (now, then) in content {
         assert!(!now.node.same_content(&then.node), "it is sent, although size and time are the same");
+        assert!(then.doubtful && !now.doubtful && then.digest.is_none());
     }
 }

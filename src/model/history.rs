@@ -59,6 +59,8 @@ pub struct Version {
     pub own: Option<DirectoryId>,
     /// For a file that has gone or changed, the digest of what it held, if that was read.
     pub digest: Option<Digest>,
+    /// For a file that has gone or changed: what was sent for it, or for another name of it, was not this.
+    pub doubtful: bool,
 }
 
 /// A directory that is there now.

@@ -35,7 +35,7 @@ pub fn plan_changes(changes: &Changes, names: OwnerNames, options: &PlanOptions)
     }
     let (mut listing, inodes) = source(changes, &moved, names)?;
     let mut destination = destination(changes, &moved, &listing)?;
-    distrust_exchanged(&mut listing, &mut destination, changes, &moved);
+    distrust(&mut listing, &mut destination, changes, &moved);
     // Never equal to what is said of the destination's: each is compared entry by entry.
     let digests = vec![Digest([1; 32]); listing.dirs.len()];
     let mut plan = plan(&listing, &digests, &destination, options);
@@ -134,9 +134,9 @@ fn destination(changes: &Changes, moved: &Moved, source: &Listing) -> Option<Des
     Some(Destination { directories, listed, entries: changes.entries_then, owners, unreadable: Vec::new() })
 }
 
-/// A file that changed places with a directory lies under a name under which nothing of it was recorded: that
-/// size and time are the same there says nothing of the content.
-fn distrust_exchanged(listing: &mut Listing, destination: &mut Destination, changes: &Changes, moved: &Moved) {
+/// Where the size and the time that are recorded say nothing of the content on the host: under the name of a file
+/// that changed places with a directory, since nothing of it was recorded there; and where something else was sent.
+fn distrust(listing: &mut Listing, destination: &mut Destination, changes: &Changes, moved: &Moved) {
     let mark = |dir: Option<&mut DirListing>, name: &[u8], mark: u8| {
         let node = dir.and_then(|dir| dir.nodes.iter_mut().find(|node| *node.name == *name));
         if let Some(Node { kind: Kind::File { digest, .. }, .. }) = node {
@@ -144,7 +144,8 @@ fn distrust_exchanged(listing: &mut Listing, destination: &mut Destination, chan
         }
     };
     for (version, (dir, name)) in changes.then.iter().zip(&moved.slot_of) {
-        if version.own.is_some() || (version.dir, &version.node.name) == (*dir, name) {
+        let in_place = (version.dir, &version.node.name) == (*dir, name);
+        if version.own.is_some() || (in_place && !version.doubtful) {
             continue;
         }
         let Some(path) = moved.path_there(*dir) else { continue };

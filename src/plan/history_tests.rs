@@ -102,12 +102,12 @@ impl Recorded {
             let state = &self.files[*file];
             let node = Node { name: name.as_bytes().into(), kind: Kind::file(state.0), meta: meta(state) };
             let inode = Inode { dev: 1, ino: *file as u64, shared, ..Inode::default() };
-            ((*dir, *name), Version { dir: *dir, node, inode, own: None, digest: None })
+            ((*dir, *name), Version { dir: *dir, node, inode, own: None, digest: None, doubtful: false })
         });
         let directories = self.directories.iter().map(|(own, (dir, name))| {
             let node = Node { name: name.as_bytes().into(), kind: Kind::Directory, meta: Meta::default() };
             let inode = Inode { dev: 1, ino: own.0.cast_unsigned() + 100, ..Inode::default() };
-            ((*dir, *name), Version { dir: *dir, node, inode, own: Some(*own), digest: None })
+            ((*dir, *name), Version { dir: *dir, node, inode, own: Some(*own), digest: None, doubtful: false })
         });
         files.chain(directories).collect()
     }
@@ -217,4 +217,20 @@ fn a_hidden_change_under_one_name_is_one_of_all() {
     let sent: BTreeSet<_> = plan.files.iter().map(|file| file.step.entry.path(&listing).to_string()).collect();
     let linked: BTreeSet<_> = plan.links.iter().map(|link| link.step.entry.path(&listing).to_string()).collect();
     assert_eq!((sent, linked), (BTreeSet::from(["d/b".to_owned()]), BTreeSet::from(["e/c".to_owned()])));
+}
+
+#[test]
+fn where_something_else_was_sent_the_content_is_sent_again() {
+    let before = linked();
+    let mut after = before.clone();
+    // `x` is a copy with the same time in the place of what was there, in this directory or in a new one.
+    after.files.push(after.files[1]);
+    after.name((ROOT, "x"), Some(3));
+    let options = PlanOptions { delete: true, fidelity: Fidelity::FULL, excluded: &|_, _| false };
+    let sent = |doubtful| {
+        let mut changes = changes(&before, &after);
+        changes.then.iter_mut().for_each(|version| version.doubtful = doubtful);
+        plan_changes(&changes, OwnerNames::default(), &options).unwrap().plan.files.len()
+    };
+    assert_eq!((sent(false), sent(true)), (0, 1));
 }
