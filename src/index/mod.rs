@@ -10,6 +10,7 @@
 //! | `row`     | entries as bytes |
 //! | `merge`   | a scan, directory by directory, against what is recorded |
 //! | `history` | what happened after a point |
+//! | `left`    | what scans left out; breaks in the history |
 //! | `lookup`  | listings and places of what is there now |
 //! | `hosts`   | what is known of each host; how long the past is kept |
 //!
@@ -17,6 +18,7 @@
 
 mod history;
 mod hosts;
+mod left;
 mod lookup;
 mod merge;
 mod row;

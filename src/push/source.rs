@@ -1,5 +1,6 @@
 //! The source: the guards that need no host, and the scan.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -7,13 +8,13 @@ use std::sync::{Arc, PoisonError};
 use super::RootJob;
 use super::contents::{Contents, Indexed, Tables};
 use super::record::{Record, RecordJob};
-use crate::index::IndexError;
+use crate::index::{Index, IndexError};
 use crate::model::{DirListing, Kind, Listing, Node, Problem, ProblemKind, RelPath, Seen};
 use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
 use crate::tree::{
-    Dir, Filter, Parents, Root, RootError, ScanOptions, ScanReport, SeenDirectory, SystemOwners, look_again, scan,
-    survey,
+    Dir, Parents, Root, RootError, ScanOptions, ScanReport, Scope, SeenDirectory, Selection, SystemOwners, look_again,
+    scan, survey,
 };
 
 /// How much is read at a time of a file that is looked at again.
@@ -26,6 +27,8 @@ pub(super) struct Source {
     pub(super) tables: Tables,
     pub(super) problems: Vec<Problem>,
     pub(super) counts: Counts,
+    /// What is left alone on the hosts.
+    pub(super) scope: Arc<Scope>,
 }
 
 /// A source in numbers.
@@ -51,12 +54,15 @@ impl Source {
     /// the host has something of which the index says that it is gone.
     pub(super) fn confirm_removals(&self, plan: &mut Plan) -> bool {
         let mut parents = Parents::new(&self.root);
-        let mut is_gone = |path: &RelPath| {
+        let mut is_gone = |path: &RelPath, is_directory| {
+            if self.scope.deletes(path, is_directory) {
+                return true;
+            }
             let looked = parents.parent(path).and_then(|(dir, name)| dir.stat(name));
             looked.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
         };
         let before = plan.removals.len();
-        plan.removals.retain(|removal| is_gone(&removal.path));
+        plan.removals.retain(|removal| is_gone(&removal.path, removal.is_directory()));
         let taken_back = (before - plan.removals.len()) as u64;
         plan.totals.deleted -= taken_back;
         plan.totals.overwritten -= taken_back;
@@ -155,23 +161,35 @@ pub(super) enum ScanError {
 pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record>) -> Result<Source, ScanError> {
     let monitor = Arc::clone(&job.monitor);
     let report_progress = |entries| monitor.scanned(entries);
+    let mounts = match (record, &job.memory) {
+        (Some(record), _) => record.mounts(),
+        (None, Some(file)) => Index::mounts_in(file, &job.path),
+        (None, None) => BTreeSet::new(),
+    };
+    let selection = Selection { mounts, ..job.selection.clone() };
     let options = ScanOptions {
-        filter: job.filter.as_deref().map(|filter| filter as &dyn Filter),
+        filter: None,
+        selection: Some(&selection),
         checksum: job.checksum,
         on_progress: Some(&report_progress),
     };
     let keep = job.record.as_ref().zip(record);
-    let (contents, counts, report) = match keep {
+    let (mut contents, counts, report) = match keep {
         Some((keep, record)) => survey_source(job, &root, &options, record, keep)?,
         None => list_source(job, &root, &options).map_err(ScanError::Refused)?,
     };
     let vanished = report.unreadable.into_iter();
+    let scope = Arc::new(Scope::new(selection, report.left, job.delete_excluded));
+    if let Contents::Indexed(indexed) = &mut contents {
+        indexed.scope = Arc::clone(&scope);
+    }
     Ok(Source {
         root,
         contents,
         tables: Tables::default(),
         problems: report.problems.into_iter().chain(vanished).collect(),
         counts,
+        scope,
     })
 }
 
@@ -215,7 +233,9 @@ fn survey_source(
             let message = error.to_string();
             failed = Some(error);
             std::io::Error::other(message)
-        })
+        })?;
+        merge.left_out(dir.rules.as_ref(), &dir.large);
+        Ok(())
     };
     let scanned = survey(root, options, &SystemOwners::new(), &mut visit);
     if let Some(error) = failed {
@@ -223,6 +243,7 @@ fn survey_source(
     }
     let report = scanned.map_err(|error| ScanError::Refused(unscannable(job, &error)))?;
     check_scan(job, &report, counts).map_err(ScanError::Refused)?;
+    merge.mounted(&report.left.mounts);
     let summary = merge.finish(keep.stamp).map_err(ScanError::Index)?;
     drop(index);
     let indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), summary.position);
@@ -277,6 +298,7 @@ mod tests {
             tables: Tables::default(),
             problems: Vec::new(),
             counts: Counts::default(),
+            scope: Arc::default(),
         };
         let removal = |(name, directory): (&str, bool)| Removal {
             path: RelPath::new(name.as_bytes()).unwrap(),
