@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use support::{Config, Outcome, Push, Scratch, Snapshot, Tree, rfleet_bin};
+use support::{Config, Outcome, Push, Scratch, Snapshot, Tree, rfleet_bin, wait_until_old};
 
 /// A source, and a host with its copy, by configuration or without one.
 struct Story {
@@ -34,6 +34,7 @@ impl Story {
     }
 
     fn configured(&self) -> Push<'_> {
+        wait_until_old(&self.source);
         Push::configured(&self.scratch, &self.scratch.path("rfleet.toml"))
     }
 
@@ -49,9 +50,15 @@ impl Story {
         write(&self.source.join(name), text);
     }
 
-    /// What only the host has.
+    /// What only the host has. The times of the directories stay, so that nothing else differs.
     fn on_host(&self, name: &str, text: &str) {
-        write(&self.copy.join(name), text);
+        let at = self.copy.join(name);
+        let above = at.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.copy));
+        let times: Vec<_> = above.filter_map(|dir| Some((dir, fs::metadata(dir).ok()?.modified().unwrap()))).collect();
+        write(&at, text);
+        for (dir, time) in times {
+            fs::File::open(dir).unwrap().set_modified(time).unwrap();
+        }
     }
 
     fn on_host_text(&self, name: &str) -> Option<String> {

@@ -12,7 +12,7 @@ use rfleet::delta::SignatureSpec;
 use rfleet::model::{Expected, Kind, Meta, Position, ProblemKind};
 use rfleet::wire::{Change, Committed, SignatureRequest, ToPrimary, ToReceiver};
 use support::primary::{meta, path, seen};
-use support::{Config, Outcome, Primary, Push, Scratch, Snapshot, Tree, assert_same, rfleet_bin};
+use support::{Config, Outcome, Primary, Push, Scratch, Snapshot, Tree, assert_same, rfleet_bin, wait_until_old};
 
 const PROTECT: &str = "protect = [\"config.php\", \"/cache/\", \"*.local\", \"!kept.local\"]";
 
@@ -262,7 +262,10 @@ fn a_host_that_has_all_but_what_it_protects_is_up_to_date() {
     Tree::new().file("config.php", "host's").file("cache/own", "host's").create(&copy);
     let before = Snapshot::take(&copy);
     let text = |name: &str| fs::read_to_string(copy.join(name)).unwrap();
-    let push = |flags: &[&str]| Push::configured(&scratch, &config).args(flags);
+    let push = |flags: &[&str]| {
+        wait_until_old(&source);
+        Push::configured(&scratch, &config).args(flags)
+    };
     push(&["--adopt"]).ok();
     assert_eq!((text("config.php"), text("cache/own"), text("a")), ("host's".into(), "host's".into(), "1".into()));
     assert!(!copy.join("cache/x").exists());
@@ -296,7 +299,10 @@ fn a_renamed_directory_leaves_behind_what_the_host_protects_in_it() {
     let scratch = Scratch::new();
     let (source, copy, config) = host(&scratch, "protect = [\"*.local\"]");
     Tree::new().file("d/f", "1").file("d/e/g", "1").file("k", "1").create(&source);
-    let push = |flags: &[&str]| Push::configured(&scratch, &config).args(flags);
+    let push = |flags: &[&str]| {
+        wait_until_old(&source);
+        Push::configured(&scratch, &config).args(flags)
+    };
     push(&[]).ok();
     fs::write(copy.join("d/e/x.local"), "host's").unwrap();
     fs::rename(source.join("d"), source.join("z")).unwrap();

@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_can_be_matched_is_an_error_and_takes_no_minutes() {
+    fn more_than_can_be_matched_is_an_error() {
         let text: String = (0..60_000).map(|at| format!("*a{at}*b*c?d*\n")).collect();
         assert!(matches!(Patterns::parse(text.as_bytes()), Err(PatternError::Glob(_))));
     }

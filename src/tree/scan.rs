@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::beneath::{Dir, Root, Stat};
 use super::read::{ContentReader, ReadError};
 use super::selection::{LeftOut, Selection};
-use super::way::Way;
+use super::way::{Way, reserved_problem};
 use crate::model::{
     Digest, DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, Seen,
     SpecialKind, check_name,
@@ -405,7 +405,7 @@ impl<'a> Lister<'a> {
     fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Stat)> {
         let bytes = name.to_bytes();
         if bytes == RESERVED_NAME {
-            self.note_reserved(dir, parent, name);
+            self.problems.extend(reserved_problem(dir, parent));
             return None;
         }
         let (stat, kind) = match stat_and_kind(dir, name) {
@@ -428,15 +428,6 @@ impl<'a> Lister<'a> {
             return None;
         }
         Some((Node { name: bytes.into(), kind, meta: stat.meta() }, stat))
-    }
-
-    /// A directory of the reserved name is another root's own. Anything else under this name is somebody's, and
-    /// cannot be synced.
-    fn note_reserved(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) {
-        if statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| !Stat::from(stat).is_directory()) {
-            let detail = "holds an entry with the name `.rfleet`, which is reserved, and this entry is not synced";
-            self.problems.push(Problem::new(parent.clone(), ProblemKind::Unsupported, detail));
-        }
     }
 
     /// Fills what is known only in name order (links) or costs reading (digests).

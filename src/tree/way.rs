@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::beneath::{Dir, Stat};
 use super::scan::ScanOptions;
 use super::selection::{IGNORE_FILE, LeftOut, Selection};
-use crate::model::{Digest, PatternError, Patterns, Problem, ProblemKind, RelPath, Verdict};
+use crate::model::{Digest, PatternError, Patterns, Problem, ProblemKind, RESERVED_NAME, RelPath, Verdict};
 
 /// The directory that filesystems make for their own repair, directly below their top.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -158,6 +160,14 @@ impl Way {
     }
 }
 
+/// A directory of the reserved name is another root's own. Anything else under this name is somebody's, and cannot
+/// be synced.
+pub(super) fn reserved_problem(dir: &Dir, parent: &RelPath) -> Option<Problem> {
+    let is_own = dir.stat(RESERVED_NAME).map_or(true, |stat| stat.is_directory());
+    let detail = "holds an entry with the name `.rfleet`, which is reserved, and this entry is not synced";
+    (!is_own).then(|| Problem::new(parent.clone(), ProblemKind::Unsupported, detail))
+}
+
 fn name_faults(dir: &RelPath, faults: &[(usize, PatternError)], problems: &mut Vec<Problem>) {
     let Ok(file) = dir.join(IGNORE_FILE) else { return };
     let mut note = |detail: String| problems.push(Problem::new(file.clone(), ProblemKind::Unsupported, detail));
@@ -182,7 +192,10 @@ fn read(dir: &Dir) -> io::Result<Option<Vec<u8>>> {
         let (file, before) = match dir.open_file(IGNORE_FILE) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // A link, a pipe or a directory: its rules are meant to count, and cannot be had.
+            // Patterns are meant to count, and cannot be had.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                return Err(unusable("it is no regular file"));
+            }
             Err(error) => return Err(unusable(&error.to_string())),
         };
         if before.size_bytes > MAX_IGNORE_BYTES {

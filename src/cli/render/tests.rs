@@ -156,12 +156,28 @@ fn nothing_hostile_reaches_a_terminal() {
 }
 
 #[test]
+fn what_is_skipped_is_counted_and_named_only_if_more_is_to_be_said() {
+    let named = vec![(RelPath::new(b"d/big\n").unwrap(), 2000), (RelPath::new(b"huge").unwrap(), 3 << 30)];
+    let skipped = Some(Skipped { max_size_bytes: 1000, files: 3, named });
+    let told = |verbose| {
+        let source = RootReport { skipped: skipped.clone(), ..report(vec![done("web1")]) };
+        let text = summary("push", &[source], 0.5, false, verbose);
+        text.lines().skip(1).take_while(|line| !line.contains("web1")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told(false), ["  skipped: 3 files are larger than 1000 B"]);
+    let named = ["    d/big\\n (1.95 KiB)", "    huge (3.00 GiB)", "    and 1 more"];
+    assert_eq!(told(true)[1..], named);
+}
+
+#[test]
 fn the_document_has_exactly_the_documented_keys() {
     let mut host = done("web1");
     host.problems = vec![problem(b"", ProblemKind::NoSpace, "full")];
     let mut source = report(vec![host]);
     source.refused =
         Some(GuardRefusal { guard: Guard::MaxDelete, message: "too many".into(), plan: Some("0123".into()) });
+    let named = vec![(RelPath::new(b"big").unwrap(), 2000)];
+    source.skipped = Some(Skipped { max_size_bytes: 1000, files: 3, named });
     let document = json("push", Some("cms"), false, 4, 1.23456, &[source]);
     insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap(), @r#"
     {
@@ -209,6 +225,16 @@ fn the_document_has_exactly_the_documented_keys() {
             "guard": "max-delete",
             "message": "too many",
             "plan": "0123"
+          },
+          "skipped": {
+            "count": 3,
+            "files": [
+              {
+                "bytes": 2000,
+                "path": "big"
+              }
+            ],
+            "max_size": 1000
           }
         }
       ],
