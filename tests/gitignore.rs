@@ -231,6 +231,9 @@ const PATTERNS: &[&str] = &[
     "d\\/a",
 ];
 
+/// Those among them that can match nothing. rfleet says so, and a configuration must not have them.
+const NEVER: &[&str] = &["[z-a]", "d[/]a", "foo//bar", "//a", "a//", "./a", "../a", "d/./a", "\\/a"];
+
 /// Files of patterns by directory, the topmost (the root's own list) under "-".
 type Files<'f> = Vec<(&'f str, String)>;
 
@@ -345,11 +348,8 @@ fn files_at_several_depths_have_the_precedence_that_git_gives_them() {
     let case = Case::new();
     let mut rng = Rng::new(20);
     // The list of the root holds patterns and nothing else.
-    let usable: Vec<&str> = PATTERNS
-        .iter()
-        .copied()
-        .filter(|line| !matches!(*line, "#a" | "[z-a]") && !line.contains(['\t', '\u{e4}']))
-        .collect();
+    let is_one = |line: &&str| *line != "#a" && !line.contains(['\t', 'ä']) && !NEVER.contains(line);
+    let usable: Vec<&str> = PATTERNS.iter().copied().filter(is_one).collect();
     for _ in 0..60 {
         let mut files: Files<'_> = Vec::new();
         for dir in ["-", ".", "d", "d/e", "d/cache", "x", "foo"] {

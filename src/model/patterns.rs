@@ -27,6 +27,9 @@ pub enum PatternError {
     /// The last character escapes nothing.
     #[error("it ends with a backslash that escapes nothing")]
     DanglingBackslash,
+    /// A component that is empty, `.` or `..`.
+    #[error("no path has a component that is empty, `.` or `..`")]
+    Nowhere,
     /// A range from a later to an earlier character.
     #[error("the range `{0}-{1}` is empty")]
     EmptyRange(char, char),
@@ -223,6 +226,13 @@ fn read_line(line: &str) -> Result<Option<Line>, PatternError> {
     if line.is_empty() || line == "/" {
         return Ok(None);
     }
+    let plain = with_plain_slashes(line);
+    if line.starts_with("\\/")
+        || plain.strip_prefix('/').unwrap_or(&plain).split('/').any(|part| matches!(part, "" | "." | ".."))
+    {
+        return Err(PatternError::Nowhere);
+    }
+    let line = plain.as_str();
     let has_place = line.contains('/');
     let mut body = String::new();
     let mut place = Place { names: Vec::new(), whole: true };
@@ -255,6 +265,23 @@ fn read_line(line: &str) -> Result<Option<Line>, PatternError> {
     let glob = [if negated { "!" } else { "" }, if has_place { "/" } else { "**/" }, &body].concat();
     let glob = if only_directories { glob + "/" } else { glob };
     Ok(Some(Line { glob, place: (has_place && !free).then_some(place) }))
+}
+
+/// An escaped slash is a slash.
+fn with_plain_slashes(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut chars = line.chars();
+    while let Some(char) = chars.next() {
+        match (char, chars.clone().next()) {
+            ('\\', Some('/')) => {}
+            ('\\', Some(escaped)) => {
+                chars.next();
+                plain.extend([char, escaped]);
+            }
+            _ => plain.push(char),
+        }
+    }
+    plain
 }
 
 /// Spaces at the end do not count unless they are escaped.
@@ -426,6 +453,12 @@ mod tests {
     #[case("[[:nope:]]", PatternError::UnknownClass("nope".into()))]
     #[case("a\\", PatternError::DanglingBackslash)]
     #[case("[z-a]", PatternError::EmptyRange('z', 'a'))]
+    #[case("./a", PatternError::Nowhere)]
+    #[case("a/../b", PatternError::Nowhere)]
+    #[case("a//b", PatternError::Nowhere)]
+    #[case("//a", PatternError::Nowhere)]
+    #[case("a//", PatternError::Nowhere)]
+    #[case("\\/a", PatternError::Nowhere)]
     #[case("[a\\", PatternError::OpenBracket)]
     fn what_git_never_matches_is_an_error(#[case] line: &str, #[case] expected: PatternError) {
         assert_eq!(Patterns::new(["ok", line]).unwrap_err(), (1, expected.clone()));
