@@ -84,5 +84,6 @@ fn policy(config: &Config) -> Policy {
         owner: config.receive.owner.clone(),
         setuid: config.receive.setuid,
         durability: config.receive.durability,
+        protect: config.receive.protect.clone(),
     }
 }

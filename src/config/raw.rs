@@ -94,7 +94,10 @@ raw_table! {
         name: String,
         path: String,
         exclude: Texts,
+        one_filesystem: bool,
+        max_size: Scalar,
         delete: bool,
+        delete_excluded: bool,
         max_delete: Scalar,
         require: String,
         key: String,
@@ -175,6 +178,7 @@ raw_table! {
         attic: Scalar,
         attic_max: Scalar,
         sandbox: bool,
+        protect: Texts,
         on_commit: Tables<RawCommitHook>,
     }
 }

@@ -1,10 +1,11 @@
 //! A scan, directory by directory, against what is recorded. Costs memory for one directory and for
 //! those above it, and a number for each directory of the tree.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::params;
 
+use super::left::Left;
 use super::row::{self, State};
 use super::states::States;
 use super::{Index, IndexError, number};
@@ -47,6 +48,9 @@ pub struct Merge<'i> {
     /// is recorded twice.
     orphans: HashMap<(u64, u64), Vec<Orphan>>,
     states: States,
+    left: Left,
+    /// The directory taken in last.
+    current: Option<i64>,
     done: bool,
 }
 
@@ -97,6 +101,8 @@ impl Index {
             confirmed: HashSet::new(),
             orphans: HashMap::new(),
             states: States::default(),
+            left: Left::default(),
+            current: None,
             done: false,
         };
         merge.last = number(merge.index.position()?.sequence);
@@ -119,7 +125,8 @@ impl Merge<'_> {
         entries: &[Seen],
         look: &mut Look<'_>,
     ) -> Result<(), IndexError> {
-        let Some(dir) = self.enter(path)? else { return Ok(()) };
+        self.current = self.enter(path)?;
+        let Some(dir) = self.current else { return Ok(()) };
         let entries = self.states.of_first_names(entries);
         if path.is_root() {
             self.root(itself)?;
@@ -146,6 +153,20 @@ impl Merge<'_> {
         Ok(())
     }
 
+    /// What was left out of the directory taken in last: the digest of its patterns, and files that are too large.
+    pub fn left_out(&mut self, rules: Option<&Digest>, large: &[Box<[u8]>]) {
+        let Some(dir) = self.current else { return };
+        if let Some(digest) = rules {
+            self.left.note_rules(dir, digest);
+        }
+        large.iter().for_each(|name| self.left.note_large(dir, name));
+    }
+
+    /// Where other filesystems are mounted now.
+    pub fn mounted(&mut self, mounts: &BTreeSet<RelPath>) {
+        self.left.note_mounts(mounts);
+    }
+
     /// Ends the scan: what was not found is gone. Nothing is written if nothing changed.
     ///
     /// # Errors
@@ -158,6 +179,12 @@ impl Merge<'_> {
             }
             self.bury(orphan.own, until)?;
         }
+        let mut last = self.last;
+        self.dirty |= self.left.keep(self.index, &mut || {
+            last += 1;
+            last
+        })?;
+        self.last = last;
         let changes = (self.last - self.first).cast_unsigned();
         if changes > 0 {
             let mut note = self.index.db.prepare_cached("INSERT INTO stamps VALUES (?1, ?2, ?3)")?;

@@ -11,6 +11,7 @@
 //! | `merge`   | a scan, directory by directory, against what is recorded |
 //! | `states`  | one state for all names of a file |
 //! | `history` | what happened after a point |
+//! | `left`    | what scans left out; breaks in the history |
 //! | `lookup`  | listings and places of what is there now |
 //! | `hosts`   | what is known of each host; how long the past is kept |
 //!
@@ -18,6 +19,7 @@
 
 mod history;
 mod hosts;
+mod left;
 mod lookup;
 mod merge;
 mod row;

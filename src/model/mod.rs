@@ -8,6 +8,7 @@ mod entry;
 mod history;
 mod listing;
 mod path;
+mod patterns;
 mod problem;
 
 pub use digest::{Digest, Hasher};
@@ -15,6 +16,7 @@ pub use entry::{Attribute, Expected, Kind, Meta, Node, SpecialKind, Timestamp};
 pub use history::{Changes, DirectoryId, FileId, Inode, Place, Seen, Version};
 pub use listing::{DirListing, Fidelity, Listing, ListingHasher, OwnerMap, OwnerNames, Owners};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
+pub use patterns::{PatternError, Patterns, Verdict};
 pub use problem::{Problem, ProblemKind};
 
 use serde::{Deserialize, Serialize};

@@ -38,6 +38,8 @@ pub struct PlanOptions<'a> {
     pub fidelity: Fidelity,
     /// Whether a path (a directory: true) is left alone on both sides.
     pub excluded: &'a dyn Fn(&RelPath, bool) -> bool,
+    /// Whether a directory can be renamed together with what is left alone in it.
+    pub moves_along: &'a dyn Fn(&RelPath, &RelPath) -> bool,
 }
 
 /// What is known of one of the host's directories.
@@ -356,6 +358,9 @@ impl<'a> Comparison<'a> {
         }
         if let (Some(dir), true) = (touches, empty || self.plan.removals.len() > at) {
             self.touched.insert(dir);
+        }
+        if directory && !empty && touches.is_some() {
+            self.plan.kept_directories.push(path.clone());
         }
         if empty {
             self.plan.removals.insert(at, Removal { path, was: Expected::of(theirs) });

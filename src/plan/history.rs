@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::moves::Moved;
-use super::{Basis, Destination, Plan, PlanOptions, ReuseStep, plan};
+use super::{Basis, Destination, MoveStep, Plan, PlanOptions, ReuseStep, plan};
 use crate::model::{
     Changes, Digest, DirListing, FileId, Inode, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, RelPath, Timestamp,
     Version,
@@ -31,6 +31,14 @@ pub fn plan_changes(changes: &Changes, names: OwnerNames, options: &PlanOptions)
     let moved = Moved::plan(changes)?;
     if !options.delete && !moved.steps.is_empty() {
         // A move takes the old name away.
+        return None;
+    }
+    let along = |step: &MoveStep| match step {
+        MoveStep::Make { .. } => true,
+        MoveStep::Rename { from, to } | MoveStep::Exchange { from, to } => (options.moves_along)(from, to),
+    };
+    if !moved.steps.iter().all(along) {
+        // What is left alone on a host stays where it is.
         return None;
     }
     let (mut listing, inodes) = source(changes, &moved, names)?;

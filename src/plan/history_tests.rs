@@ -9,6 +9,9 @@ use super::tests::{File, Model, meta};
 use super::*;
 use crate::model::{Changes, DirectoryId, Fidelity, Inode, Kind, Meta, OwnerNames, Place, Version};
 
+const EVERYTHING: PlanOptions =
+    PlanOptions { delete: true, fidelity: Fidelity::FULL, excluded: &|_, _| false, moves_along: &|_, _| true };
+
 const ROOT: DirectoryId = DirectoryId(1);
 const LEAVES: [&str; 4] = ["a", "b", "c", "x"];
 
@@ -136,7 +139,7 @@ fn changes(before: &Recorded, after: &Recorded) -> Changes {
 }
 
 fn plan_from(before: &Recorded, after: &Recorded) -> Option<HistoryPlan> {
-    let options = PlanOptions { delete: true, fidelity: Fidelity::FULL, excluded: &|_, _| false };
+    let options = EVERYTHING;
     plan_changes(&changes(before, after), OwnerNames::default(), &options)
 }
 
@@ -212,7 +215,7 @@ fn a_hidden_change_under_one_name_is_one_of_all() {
         }
         versions.push(hidden.clone());
     }
-    let options = PlanOptions { delete: true, fidelity: Fidelity::FULL, excluded: &|_, _| false };
+    let options = EVERYTHING;
     let HistoryPlan { listing, plan } = plan_changes(&changes, OwnerNames::default(), &options).unwrap();
     let sent: BTreeSet<_> = plan.files.iter().map(|file| file.step.entry.path(&listing).to_string()).collect();
     let linked: BTreeSet<_> = plan.links.iter().map(|link| link.step.entry.path(&listing).to_string()).collect();
@@ -226,7 +229,7 @@ fn where_something_else_was_sent_the_content_is_sent_again() {
     // `x` is a copy with the same time in the place of what was there, in this directory or in a new one.
     after.files.push(after.files[1]);
     after.name((ROOT, "x"), Some(3));
-    let options = PlanOptions { delete: true, fidelity: Fidelity::FULL, excluded: &|_, _| false };
+    let options = EVERYTHING;
     let sent = |doubtful| {
         let mut changes = changes(&before, &after);
         changes.then.iter_mut().for_each(|version| version.doubtful = doubtful);

@@ -12,6 +12,7 @@ mod history_tests;
 mod itemize;
 mod links;
 mod moves;
+mod protect;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ mod tests;
 pub use compare::{Destination, PlanOptions, plan, wanted_directories};
 pub use history::{HistoryPlan, drifted, plan_changes};
 pub use itemize::itemize;
+pub use protect::leave_protected;
 pub use runs::{Item, Runs};
 
 use crate::model::{Digest, DirListing, Expected, Listing, Node, Problem, RelPath, Timestamp};
@@ -222,6 +224,9 @@ pub struct Plan {
     pub directory_attributes: Vec<DirectoryStep>,
     /// Entries that cannot be brought over, with the reasons.
     pub problems: Vec<Problem>,
+    /// Directories that the primary does not have and that stay, since something in them is left alone; the
+    /// topmost of each.
+    pub kept_directories: Vec<RelPath>,
     /// Entries of kinds that are not synced.
     pub skipped_specials: u64,
     /// In sum.

@@ -178,7 +178,8 @@ fn plan_for(source: &Listing, host: &Listing) -> Plan {
         owners: OwnerMap::default(),
         unreadable: vec![],
     };
-    let options = PlanOptions { delete: true, fidelity: Fidelity::FULL, excluded: &excluded };
+    let options =
+        PlanOptions { delete: true, fidelity: Fidelity::FULL, excluded: &excluded, moves_along: &|_, _| true };
     plan(source, &digests, &destination, &options)
 }
 

@@ -1,13 +1,13 @@
 //! What is kept from one push to the next: the index, and where each host is in its history.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::RootJob;
 use crate::index::{Condition, HostRecord, Identity, Index, IndexError};
-use crate::model::{Fidelity, Position, Stamp, Timestamp};
+use crate::model::{Fidelity, Position, RelPath, Stamp, Timestamp};
 use crate::tree::Root;
 use crate::wire::Welcome;
 
@@ -21,7 +21,7 @@ pub struct RecordJob {
     pub file: PathBuf,
     /// What tells this machine from others.
     pub machine: String,
-    /// The patterns that are left out, as text.
+    /// What of the source is synced, as text.
     pub filter: String,
     /// A random number for the changes that this push finds.
     pub stamp: Stamp,
@@ -146,11 +146,20 @@ impl Record {
         self.lock().set_host(host, &record)
     }
 
-    /// Drops what nobody needs, and accepts the source if all was well.
-    pub(super) fn close(&self, accepted: bool) -> Result<(), IndexError> {
+    /// What was a mount point at an earlier scan. Where that cannot be read the scan will say so.
+    pub(super) fn mounts(&self) -> BTreeSet<RelPath> {
+        self.lock().mounts().unwrap_or_default()
+    }
+
+    /// Drops what nobody needs, and accepts the source if all was well; with it that nothing is mounted any
+    /// more at `unmounted`.
+    pub(super) fn close(&self, accepted: bool, unmounted: &BTreeSet<RelPath>) -> Result<(), IndexError> {
         let index = self.lock();
         if accepted {
             index.accept()?;
+            if !unmounted.is_empty() {
+                index.forget_mounts(unmounted)?;
+            }
         }
         index.forget_the_past(seconds(self.job.now))
     }

@@ -5,7 +5,7 @@
 //! not mean waiting for the sick: see [`patience`]. A host that comes later is guarded alone and takes
 //! part in the bundles whose content it needs whole.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +102,8 @@ pub(super) struct Agenda {
     pub(super) source: Arc<Source>,
     /// The source is another one than before.
     pub(super) exchanged: bool,
+    /// Where something was mounted in the source, and is not now.
+    pub(super) unmounted: BTreeSet<RelPath>,
     pub(super) started: Instant,
 }
 
@@ -196,6 +198,7 @@ impl Room {
             max_delete: settings.max_delete,
             confirmed: &settings.confirmed,
             exchanged: self.agenda.exchanged,
+            unmounted: &self.agenda.unmounted,
         };
         guard::check(&guarded.collect::<Vec<_>>(), &options)
     }

@@ -1,5 +1,6 @@
 //! The source: the guards that need no host, and the scan.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,11 +9,11 @@ use super::RootJob;
 use super::contents::{Contents, Tables};
 use super::record::Record;
 use super::survey;
-use crate::index::IndexError;
+use crate::index::{Index, IndexError};
 use crate::model::{DirListing, Kind, Listing, Node, Problem, ProblemKind, RelPath};
 use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
-use crate::tree::{Filter, Parents, Root, RootError, ScanOptions, ScanReport, SystemOwners, scan};
+use crate::tree::{Parents, Root, RootError, ScanOptions, ScanReport, Scope, Selection, SystemOwners, scan};
 
 /// A source that was scanned and may be pushed.
 pub(super) struct Source {
@@ -21,6 +22,8 @@ pub(super) struct Source {
     pub(super) tables: Tables,
     pub(super) problems: Vec<Problem>,
     pub(super) counts: Counts,
+    /// What is left alone on the hosts.
+    pub(super) scope: Arc<Scope>,
 }
 
 /// A source in numbers.
@@ -46,12 +49,15 @@ impl Source {
     /// the host has something of which the index says that it is gone.
     pub(super) fn confirm_removals(&self, plan: &mut Plan) -> bool {
         let mut parents = Parents::new(&self.root);
-        let mut is_gone = |path: &RelPath| {
+        let mut is_gone = |path: &RelPath, is_directory| {
+            if self.scope.deletes(path, is_directory) {
+                return true;
+            }
             let looked = parents.parent(path).and_then(|(dir, name)| dir.stat(name));
             looked.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
         };
         let before = plan.removals.len();
-        plan.removals.retain(|removal| is_gone(&removal.path));
+        plan.removals.retain(|removal| is_gone(&removal.path, removal.is_directory()));
         let taken_back = (before - plan.removals.len()) as u64;
         plan.totals.deleted -= taken_back;
         plan.totals.overwritten -= taken_back;
@@ -150,23 +156,35 @@ pub(super) enum ScanError {
 pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record>) -> Result<Source, ScanError> {
     let monitor = Arc::clone(&job.monitor);
     let report_progress = |entries| monitor.scanned(entries);
+    let mounts = match (record, &job.memory) {
+        (Some(record), _) => record.mounts(),
+        (None, Some(file)) => Index::mounts_in(file, &job.path),
+        (None, None) => BTreeSet::new(),
+    };
+    let selection = Selection { mounts, ..job.selection.clone() };
     let options = ScanOptions {
-        filter: job.filter.as_deref().map(|filter| filter as &dyn Filter),
+        filter: None,
+        selection: Some(&selection),
         checksum: job.checksum,
         on_progress: Some(&report_progress),
     };
     let keep = job.record.as_ref().zip(record);
-    let (contents, counts, report) = match keep {
+    let (mut contents, counts, report) = match keep {
         Some((keep, record)) => survey::survey_source(job, &root, &options, record, keep)?,
         None => list_source(job, &root, &options).map_err(ScanError::Refused)?,
     };
     let vanished = report.unreadable.into_iter();
+    let scope = Arc::new(Scope::new(selection, report.left, job.delete_excluded));
+    if let Contents::Indexed(indexed) = &mut contents {
+        indexed.scope = Arc::clone(&scope);
+    }
     Ok(Source {
         root,
         contents,
         tables: Tables::default(),
         problems: report.problems.into_iter().chain(vanished).collect(),
         counts,
+        scope,
     })
 }
 
@@ -238,6 +256,7 @@ mod tests {
             tables: Tables::default(),
             problems: Vec::new(),
             counts: Counts::default(),
+            scope: Arc::default(),
         };
         let removal = |(name, directory): (&str, bool)| Removal {
             path: RelPath::new(name.as_bytes()).unwrap(),

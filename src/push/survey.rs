@@ -1,5 +1,6 @@
 //! The source against its index: one thread scans, another compares with what is recorded.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError};
@@ -10,7 +11,7 @@ use super::contents::{Contents, Indexed};
 use super::record::{Record, RecordJob};
 use super::source::{Counts, ScanError, check_scan, unscannable};
 use crate::index::{IndexError, Summary};
-use crate::model::Seen;
+use crate::model::{RelPath, Seen};
 use crate::plan::guard::GuardRefusal;
 use crate::tree::{Dir, Root, ScanOptions, ScanReport, SeenDirectory, SystemOwners, look_again, survey};
 
@@ -26,8 +27,10 @@ const BATCHES_AHEAD: usize = 4;
 /// What the scan says.
 enum Seeing {
     Directories(Vec<SeenDirectory>),
-    /// The scan is whole, and what was found may be recorded.
-    Whole,
+    /// The scan is whole, and what was found may be recorded; these are the mount points that were left out.
+    Whole {
+        mounts: BTreeSet<RelPath>,
+    },
 }
 
 /// Compares the source with its index, and numbers what changed.
@@ -76,7 +79,9 @@ fn scan(
     };
     let report = survey(root, options, &SystemOwners::new(), &mut visit).map_err(|error| unscannable(job, &error))?;
     check_scan(job, &report, counts)?;
-    let last = [Seeing::Directories(batch), Seeing::Whole].into_iter().try_for_each(|said| batches.send(said));
+    let last = [Seeing::Directories(batch), Seeing::Whole { mounts: report.left.mounts.clone() }]
+        .into_iter()
+        .try_for_each(|said| batches.send(said));
     last.map_err(|error| unscannable(job, &gone(error)))?;
     Ok((counts, report))
 }
@@ -92,7 +97,13 @@ fn merge(
     let mut merge = index.merge(keep.now)?;
     let mut buffer = vec![0; LOOK_BYTES];
     for said in inbox {
-        let Seeing::Directories(directories) = said else { return merge.finish(keep.stamp).map(Some) };
+        let directories = match said {
+            Seeing::Directories(directories) => directories,
+            Seeing::Whole { mounts } => {
+                merge.mounted(&mounts);
+                return merge.finish(keep.stamp).map(Some);
+            }
+        };
         for dir in directories {
             let mut handle = None;
             let mut look = |seen: &Seen| {
@@ -100,6 +111,7 @@ fn merge(
                 look_again(handle, seen, &mut buffer)
             };
             merge.directory(&dir.path, &dir.itself, &dir.entries, &mut look)?;
+            merge.left_out(dir.rules.as_ref(), &dir.large);
         }
     }
     Ok(None)

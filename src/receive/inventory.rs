@@ -8,6 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::link::Output;
+use super::protect::Protect;
 use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, RelPath};
 use crate::tree::{LinkTable, Root, ScanOptions, SystemOwners, list_dir, scan};
 use crate::wire::{Inventory, ToPrimary, WireError};
@@ -32,13 +33,15 @@ pub(super) struct Listed {
     directories: Vec<(RelPath, Digest)>,
     links: LinkTable,
     checksum: bool,
+    protect: Protect,
     pub(super) inventory: Inventory,
 }
 
 impl Listed {
-    /// Lists `root`; `None` is a root that does not exist yet.
+    /// Lists `root`, but for what `protect` holds; `None` is a root that does not exist yet.
     pub(super) fn of(
         root: Option<&Root>,
+        protect: Protect,
         fidelity: Fidelity,
         checksum: bool,
         owners: &SystemOwners,
@@ -48,6 +51,7 @@ impl Listed {
             directories: Vec::new(),
             links: LinkTable::default(),
             checksum,
+            protect,
             inventory: Inventory {
                 digest: ListingHasher::default().finish(),
                 directories: 0,
@@ -67,7 +71,8 @@ impl Listed {
                 let _ = output.send(&ToPrimary::Listing { entries });
             }
         };
-        let options = ScanOptions { checksum, on_progress: Some(&tell), ..ScanOptions::default() };
+        let filter = listed.protect.filter();
+        let options = ScanOptions { filter, checksum, on_progress: Some(&tell), ..ScanOptions::default() };
         let report = scan(root, &options, owners, &mut |dir| {
             names.note(&dir.meta, owners);
             dir.nodes.iter().for_each(|node| names.note(&node.meta, owners));
@@ -118,8 +123,9 @@ impl Listed {
         paths: &[RelPath],
         output: &Output,
     ) -> Result<(), WireError> {
-        let options = ScanOptions { checksum: self.checksum, ..ScanOptions::default() };
-        for path in paths {
+        let filter = self.protect.filter();
+        let options = ScanOptions { filter, checksum: self.checksum, ..ScanOptions::default() };
+        for path in paths.iter().filter(|path| !self.protect.holds(path)) {
             let Some(root) = root else { break };
             // What cannot be looked at is left out, and what is left out is not touched.
             let mut problems = Vec::new();

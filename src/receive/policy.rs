@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::model::Patterns;
+
 /// Who owns what arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OwnerPolicy {
@@ -43,12 +45,15 @@ pub struct Policy {
     pub setuid: bool,
     /// When a commit is acknowledged.
     pub durability: Durability,
+    /// What no primary changes, in any root.
+    pub protect: Patterns,
 }
 
 impl Policy {
     /// For a receiver without configuration: whoever started it by name can do as much without it.
     pub fn unconfigured() -> Self {
-        Policy { allow_delete: true, owner: OwnerPolicy::Preserve, setuid: true, durability: Durability::Commit }
+        let (owner, durability) = (OwnerPolicy::Preserve, Durability::Commit);
+        Policy { allow_delete: true, owner, setuid: true, durability, protect: Patterns::default() }
     }
 }
 

@@ -7,9 +7,12 @@
 //! | file       | what it owns |
 //! |------------|--------------|
 //! | `beneath`  | containment: [`Root`], [`Dir`], [`Parents`] |
+//! | `below`    | what lies below a directory |
 //! | `open`     | how the path that an operator named becomes a [`Root`] |
 //! | `scan`     | listings of a root in path order |
 //! | `links`    | files with several names, as a scan meets them |
+//! | `selection` | what of a source is synced, `.rfleetignore` |
+//! | `way`      | what a scan leaves out by it on its way |
 //! | `read`     | content that cannot be torn |
 //! | `stage`    | the private directory in which new content is made |
 //! | `dispose`  | recursive removal inside the private directory |
@@ -23,7 +26,7 @@
 //! An unprivileged local user may write in the tree and may swap any component at any time.
 //! - No call resolves more than one component except `openat2` with `RESOLVE_BENEATH |
 //!   RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS` from the root's handle, or its replacement, one
-//!   component at a time with `O_NOFOLLOW`. `..` is never resolved below a root.
+//!   component at a time with `O_NOFOLLOW`. `..` is never resolved below a root (its device is looked at, to know a filesystem's top).
 //! - Every open has `O_NOFOLLOW`, and what is read or changed through a handle was checked on that
 //!   handle, not by name before.
 //! - New content is made in a directory that only the effective user can enter, so its name cannot
@@ -39,6 +42,7 @@
 
 mod apply;
 mod attic;
+mod below;
 mod beneath;
 mod dispose;
 mod links;
@@ -48,7 +52,9 @@ mod owners;
 mod place;
 mod read;
 mod scan;
+mod selection;
 mod stage;
+mod way;
 
 #[cfg(test)]
 mod fixture;
@@ -57,6 +63,7 @@ mod race_tests;
 
 pub use apply::{Applier, Attributes, problem_kind};
 pub use attic::Attic;
+pub use below::find_below;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
 pub use links::LinkTable;
 pub use meta::LocalMeta;
@@ -65,4 +72,5 @@ pub use owners::SystemOwners;
 pub use place::{Expectation, Over, Placed};
 pub use read::{ContentReader, ReadError, open_basis};
 pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
+pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging, read_state};

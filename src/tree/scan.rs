@@ -20,6 +20,8 @@ use rustix::io::Errno;
 use super::beneath::{Dir, Root, Stat};
 use super::links::{LinkTable, Links};
 use super::read::{ContentReader, ReadError};
+use super::selection::{LeftOut, Selection};
+use super::way::{Way, reserved_problem};
 use crate::model::{
     Digest, DirListing, Kind, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath, Seen,
     SpecialKind, check_name,
@@ -49,6 +51,8 @@ pub trait Filter: Sync {
 pub struct ScanOptions<'a> {
     /// What is left out.
     pub filter: Option<&'a dyn Filter>,
+    /// What of a source is synced.
+    pub selection: Option<&'a Selection>,
     /// Read every file, once whatever names it has, and fill its digest.
     pub checksum: bool,
     /// Told the number of entries so far, once for each directory.
@@ -68,6 +72,8 @@ pub struct ScanReport {
     /// Other entries that are left out (names that cannot be sent; the path is the directory's) or
     /// have no digest (content that could not be read).
     pub problems: Vec<Problem>,
+    /// What the selection left out.
+    pub left: LeftOut,
     /// Entries listed, the root itself not counted.
     pub entries: u64,
     /// Directories listed, the root counted.
@@ -75,8 +81,8 @@ pub struct ScanReport {
 }
 
 /// Lists everything below `root`, in path order, each directory before those below it; its nodes
-/// are sorted by name. [`RESERVED_NAME`] is left out at every level, and so is what the filter
-/// excludes and what vanishes while it is looked at.
+/// are sorted by name. [`RESERVED_NAME`] is left out at every level, `lost+found` at the top of a
+/// filesystem, and so is what the filter and the selection exclude and what vanishes while it is looked at.
 ///
 /// # Errors
 /// What `visit` returns, or the root itself cannot be listed. Trouble further down is in the report.
@@ -101,6 +107,10 @@ pub struct SeenDirectory {
     pub itself: Seen,
     /// What it holds, sorted by name.
     pub entries: Vec<Seen>,
+    /// Digest of its file of patterns, where it has one.
+    pub rules: Option<Digest>,
+    /// Names of the files in it that are too large.
+    pub large: Vec<Box<[u8]>>,
 }
 
 /// As [`scan`], for an index: with inodes, without hard links, which the index finds by them. With each
@@ -201,6 +211,10 @@ fn walk<T: Listed>(
     }
     report.unreadable.append(&mut lister.unreadable);
     report.problems.append(&mut lister.problems);
+    report.left = lister.way.left;
+    if let Some(selection) = options.selection {
+        report.left.unmounted = selection.mounts.difference(&report.left.mounts).cloned().collect();
+    }
     Ok(report)
 }
 
@@ -278,6 +292,7 @@ fn unreadable(path: RelPath, error: &io::Error) -> Problem {
 /// Lists directories; its buffers are used again for each.
 struct Lister<'a> {
     options: ScanOptions<'a>,
+    way: Way,
     list_buffer: Vec<MaybeUninit<u8>>,
     read_buffer: Vec<u8>,
     unreadable: Vec<Problem>,
@@ -288,6 +303,7 @@ impl<'a> Lister<'a> {
     fn new(options: ScanOptions<'a>) -> Self {
         Lister {
             options,
+            way: Way::default(),
             list_buffer: vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES],
             read_buffer: if options.checksum { vec![0; READ_BUFFER_BYTES] } else { Vec::new() },
             unreadable: Vec::new(),
@@ -296,7 +312,9 @@ impl<'a> Lister<'a> {
     }
 
     fn list(&mut self, dir: &Dir, path: RelPath, links: &mut Links<'_>) -> io::Result<DirListing> {
-        let meta = dir.stat_self()?.meta();
+        let stat = dir.stat_self()?;
+        let meta = stat.meta();
+        self.way.enter(dir, &path, &stat, &self.options, &mut self.problems)?;
         let mut nodes: Vec<Node> = Vec::new();
         // Few files have several names: their numbers are kept apart, so that nodes stay small to sort.
         let mut linked: HashMap<Box<[u8]>, Stat> = HashMap::new();
@@ -327,6 +345,7 @@ impl<'a> Lister<'a> {
     fn survey(&mut self, dir: &Dir, path: RelPath) -> io::Result<SeenDirectory> {
         let stat = dir.stat_self()?;
         let itself = Node { name: Box::default(), kind: Kind::Directory, meta: stat.meta() };
+        let rules = self.way.enter(dir, &path, &stat, &self.options, &mut self.problems)?;
         let mut entries: Vec<Seen> = Vec::new();
         let mut buffer = std::mem::take(&mut self.list_buffer);
         let listed = dir.each_name(&mut buffer, &mut |name| {
@@ -340,13 +359,15 @@ impl<'a> Lister<'a> {
         entries.sort_unstable_by(|a, b| a.node.name.cmp(&b.node.name));
         // As in `list`.
         entries.dedup_by(|a, b| a.node.name == b.node.name);
-        Ok(SeenDirectory { path, itself: Seen { node: itself, inode: stat.inode() }, entries })
+        let large = std::mem::take(&mut self.way.large);
+        Ok(SeenDirectory { path, itself: Seen { node: itself, inode: stat.inode() }, entries, rules, large })
     }
 
     /// The entry `name`, unless it is left out.
     fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Stat)> {
         let bytes = name.to_bytes();
         if bytes == RESERVED_NAME {
+            self.problems.extend(reserved_problem(dir, parent));
             return None;
         }
         let (stat, kind) = match stat_and_kind(dir, name) {
@@ -354,11 +375,8 @@ impl<'a> Lister<'a> {
             Err(Errno::NOENT) => return None,
             Err(errno) => {
                 if let Ok(path) = parent.join(bytes) {
-                    self.unreadable.push(Problem::new(
-                        path,
-                        ProblemKind::Unreadable,
-                        io::Error::from(errno).to_string(),
-                    ));
+                    let detail = io::Error::from(errno).to_string();
+                    self.unreadable.push(Problem::new(path, ProblemKind::Unreadable, detail));
                 }
                 return None;
             }
@@ -368,11 +386,8 @@ impl<'a> Lister<'a> {
             self.problems.push(Problem::new(parent.clone(), ProblemKind::Unsupported, detail));
             return None;
         }
-        if let Some(filter) = self.options.filter {
-            let path = parent.join(bytes).ok()?;
-            if filter.excludes(&path, stat.is_directory()) {
-                return None;
-            }
+        if self.way.leaves_out(dir, parent, bytes, &stat, &self.options) {
+            return None;
         }
         Some((Node { name: bytes.into(), kind, meta: stat.meta() }, stat))
     }
