@@ -172,6 +172,7 @@ const OUTSIDE: &[Outside] = &[
         why: "how people are spoken to is the command line's business; a library returns typed errors",
     },
     Outside { paths: &["rusqlite"], only: &["index"], why: "one schema, in one place" },
+    Outside { paths: &["ignore"], only: &["model"], why: "patterns are read as git reads them in one place" },
     Outside { paths: &["fast_rsync"], only: &["delta"], why: "its signatures are checked before they are believed" },
     Outside { paths: &["postcard", "zstd"], only: &["wire"], why: "caps on what a peer sends are kept in one place" },
 ];

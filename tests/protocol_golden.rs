@@ -147,6 +147,7 @@ fn to_primary() -> Vec<(&'static str, ToPrimary)> {
         free_bytes: 1 << 40,
         free_inodes: Some(1_000_000),
         writable: true,
+        protect: vec!["wp-config.php".into(), "/cache/".into()],
         notes: vec!["a note".into()],
     };
     let problem = Problem::new(path("x"), ProblemKind::Unreadable, "permission denied");

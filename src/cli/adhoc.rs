@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::destination::Destination;
-use super::exclude::excludes;
 use super::push::{Cycle, DEFAULT_PARALLEL, Options, Request, Root, usage};
-use super::{Exit, complain};
+use super::{Exit, complain, exclude};
 use crate::plan::guard::DeleteLimit;
 use crate::push::{Endpoint, Limiter, Reach};
 use crate::transport::{HostKeys, SshOptions};
@@ -42,10 +41,10 @@ pub(super) fn unconfigured(
         name: String::new(),
         path: source.into(),
         require: None,
-        filter: excludes(options.exclude.iter())?,
-        excluded: Vec::new(),
+        selection: exclude::unconfigured(options)?,
         delete: request.delete,
         attributes: options.xattrs,
+        delete_excluded: request.delete_excluded,
         max_delete: request.max_delete.unwrap_or(DeleteLimit::Default),
         local_destinations: Vec::new(),
         receivers: Vec::new(),
@@ -86,6 +85,7 @@ pub(super) fn unconfigured(
         timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
         parallel: DEFAULT_PARALLEL,
         index: None,
+        usable: false,
         own_run: None,
         held: HashMap::new(),
     })

@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::exclude::excludes;
 use super::render::{shown, shown_path};
-use super::{CheckArgs, DEFAULT_CONFIG, Exit, Global, fleet, runtime};
+use super::{CheckArgs, DEFAULT_CONFIG, Exit, Global, exclude, fleet, runtime};
 use crate::config::{Config, RootConfig};
 use crate::push::Endpoint;
-use crate::tree::{Filter, Root, RootError};
+use crate::tree::{Root, RootError, Selection};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -105,21 +104,21 @@ pub(super) fn run(global: &Global, args: &CheckArgs) -> Exit {
         (Arc::clone(&member.endpoint), config.roots.iter().map(of_root).collect())
     };
     let endpoints = members.iter().map(receivers).collect();
-    let filters = config.roots.iter().map(|root| excludes(root.exclude.iter())).collect();
-    let (filters, runtime) = match (filters, runtime()) {
-        (Ok(filters), Ok(runtime)) => (filters, runtime),
-        (Err(exit), _) | (_, Err(exit)) => return exit,
+    let selections = config.roots.iter().map(|root| exclude::configured(&config, root)).collect();
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(exit) => return exit,
     };
-    let exit = runtime.block_on(check(&config, filters, endpoints, &mut output));
+    let exit = runtime.block_on(check(&config, selections, endpoints, &mut output));
     output.finish();
     exit
 }
 
-/// `filters` are what each root leaves out, in the order of the configuration's roots. `endpoints` are the
+/// `selections` are what of each root is synced, in the order of the configuration's roots. `endpoints` are the
 /// secondaries, each with what starts a receiver of each root there, in the same order.
 async fn check(
     config: &Config,
-    filters: Vec<Option<Arc<dyn Filter + Send>>>,
+    selections: Vec<Selection>,
     endpoints: Vec<(Arc<Endpoint>, Vec<Vec<String>>)>,
     output: &mut Output,
 ) -> Exit {
@@ -135,7 +134,7 @@ async fn check(
         output.add(found);
         return exit(bad_config, bad_root, false);
     }
-    let (sizes, found) = sources::look_at(config, filters).await;
+    let (sizes, found) = sources::look_at(config, selections).await;
     let bad_root = fails(&found);
     output.add(found);
     let bad_host = hosts::look_at(config, &own, sizes, endpoints, output).await;

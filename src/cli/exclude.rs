@@ -1,31 +1,33 @@
-//! What is left alone, in gitignore's syntax.
-
-use std::sync::Arc;
-
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+//! What of a source is synced, from the configuration and the command line.
 
 use super::Exit;
-use super::push::usage;
-use crate::model::RelPath;
-use crate::tree::Filter;
+use super::push::{Options, usage};
+use crate::config::{Config, RootConfig};
+use crate::model::Patterns;
+use crate::tree::Selection;
 
-/// Patterns in gitignore's syntax.
-struct Excludes(Gitignore);
+/// By the command line alone.
+pub(super) fn unconfigured(options: &Options) -> Result<Selection, Exit> {
+    Ok(Selection { first: first(options)?, ..Selection::default() })
+}
 
-impl Filter for Excludes {
-    fn excludes(&self, path: &RelPath, is_directory: bool) -> bool {
-        self.0.matched_path_or_any_parents(path.as_path(), is_directory).is_ignore()
+/// By the configuration, with what the command line says on top.
+pub(super) fn of_root(config: &Config, root: &RootConfig, options: &Options) -> Result<Selection, Exit> {
+    Ok(Selection { first: first(options)?, ..configured(config, root) })
+}
+
+/// By the configuration.
+pub(super) fn configured(config: &Config, root: &RootConfig) -> Selection {
+    Selection {
+        exclude: root.exclude.clone(),
+        foreign: config.roots_inside(root),
+        one_filesystem: root.one_filesystem,
+        max_size_bytes: root.max_size,
+        ..Selection::default()
     }
 }
 
-pub(super) fn excludes<'a>(patterns: impl Iterator<Item = &'a String>) -> Result<Option<Arc<dyn Filter + Send>>, Exit> {
-    let mut builder = GitignoreBuilder::new("");
-    let mut any = false;
-    for pattern in patterns {
-        any = true;
-        let added = builder.add_line(None, pattern);
-        added.map_err(|error| usage(format!("exclude `{}`: {error}", pattern.escape_debug())))?;
-    }
-    let built = builder.build().map_err(|error| usage(format!("exclude: {error}")))?;
-    Ok(any.then(|| Arc::new(Excludes(built)) as Arc<dyn Filter + Send>))
+fn first(options: &Options) -> Result<Patterns, Exit> {
+    let patterns = Patterns::new(options.exclude.iter().map(String::as_str));
+    patterns.map_err(|(at, error)| usage(format!("--exclude `{}`: {error}", options.exclude[at].escape_debug())))
 }

@@ -28,13 +28,18 @@ impl Indexes {
         Indexes { directory, fleet, verify_interval, now: Timestamp { secs, nanos: passed.subsec_nanos() } }
     }
 
+    /// Where the index of `root` lies.
+    pub(super) fn file(&self, root: &Root) -> PathBuf {
+        // Neither name can hold a colon.
+        self.directory.join(format!("{}:{}.index", self.fleet, root.name))
+    }
+
     /// The index of `root`.
     pub(super) fn of(&self, root: &Root, full: bool) -> RecordJob {
         RecordJob {
-            // Neither name can hold a colon.
-            file: self.directory.join(format!("{}:{}.index", self.fleet, root.name)),
+            file: self.file(root),
             machine: machine(),
-            filter: root.excluded.join("\n"),
+            filter: root.selection.identity(root.delete_excluded),
             // Random keys are what this hasher is made with.
             stamp: Stamp(RandomState::new().build_hasher().finish().max(1)),
             now: self.now,

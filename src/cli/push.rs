@@ -9,17 +9,16 @@ use clap::Args;
 use tokio::sync::watch;
 
 use super::adhoc::unconfigured;
-use super::exclude::excludes;
 use super::index::Indexes;
 use super::own_run::OwnRun;
 use super::progress::Bars;
-use super::{Exit, Global, complain, fleet, render, runtime, signals};
+use super::{Exit, Global, complain, exclude, fleet, render, runtime, signals};
 use crate::config::{self, Config, RootConfig};
 use crate::model::Term;
 use crate::plan::guard::DeleteLimit;
 use crate::push::{Endpoint, GuardSettings, HostJob, HostState, Limiter, RootJob, RootReport, push_root};
 use crate::transport::SshOptions;
-use crate::tree::Filter;
+use crate::tree::Selection;
 
 /// Hosts that are worked on at a time, where nothing else is said.
 pub(super) const DEFAULT_PARALLEL: usize = 16;
@@ -45,6 +44,9 @@ pub(super) struct PushArgs {
     /// Delete what SRC does not have (with a configuration, each root says so itself)
     #[arg(long)]
     delete: bool,
+    /// Delete on the hosts what patterns leave out, too
+    #[arg(long)]
+    delete_excluded: bool,
     /// The most entries, or share of them, that may be deleted on a host [default: 25%, at least 100]
     #[arg(long, value_name = "N|N%")]
     max_delete: Option<DeleteLimit>,
@@ -103,6 +105,7 @@ pub(super) struct Request {
     pub(super) dry_run: bool,
     pub(super) itemize: bool,
     pub(super) delete: bool,
+    pub(super) delete_excluded: bool,
     pub(super) max_delete: Option<DeleteLimit>,
     pub(super) confirmed: Vec<String>,
     pub(super) adopt: bool,
@@ -119,12 +122,16 @@ pub(super) fn run(global: &Global, args: &PushArgs) -> Exit {
     if args.paths.is_empty() && args.delete {
         return usage("--delete goes with SRC DEST; with a configuration each root's `delete` decides");
     }
+    if args.delete_excluded && !args.paths.is_empty() && !args.delete {
+        return usage("--delete-excluded deletes nothing without --delete");
+    }
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr()) && !args.options.json;
     let request = Request {
         command: "push",
         dry_run: args.dry_run,
         itemize: args.itemize_changes,
         delete: args.delete,
+        delete_excluded: args.delete_excluded,
         max_delete: args.max_delete,
         confirmed: args.confirm_deletes.clone(),
         adopt: args.adopt,
@@ -205,7 +212,7 @@ fn report(
         print_changes(reports);
     }
     if !global.quiet {
-        print!("{}", render::summary(request.command, reports, seconds, request.dry_run));
+        print!("{}", render::summary(request.command, reports, seconds, request.dry_run, global.verbose > 0));
     }
     exit
 }
@@ -278,8 +285,10 @@ pub(super) struct Cycle {
     pub(super) parallel: usize,
     /// Where it is one by configuration that changes something.
     pub(super) own_run: Option<OwnRun>,
-    /// What is kept of each root, where it can be used.
+    /// What is kept of each root.
     pub(super) index: Option<Indexes>,
+    /// It can be used to plan.
+    pub(super) usable: bool,
     /// Endpoints that are not tried this time, with the reason.
     pub(super) held: HashMap<String, String>,
 }
@@ -288,12 +297,11 @@ pub(super) struct Root {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) require: Option<PathBuf>,
-    pub(super) filter: Option<Arc<dyn Filter + Send>>,
-    /// The patterns of the filter.
-    pub(super) excluded: Vec<String>,
+    pub(super) selection: Selection,
     pub(super) delete: bool,
     /// Extended attributes are synced.
     pub(super) attributes: bool,
+    pub(super) delete_excluded: bool,
     pub(super) max_delete: DeleteLimit,
     pub(super) local_destinations: Vec<PathBuf>,
     /// What to run for this root on each endpoint.
@@ -333,13 +341,15 @@ impl Cycle {
             path: root.path.clone(),
             require: root.require.clone(),
             local_destinations: root.local_destinations.clone(),
-            filter: root.filter.clone(),
+            selection: root.selection.clone(),
+            delete_excluded: root.delete_excluded,
             delete: root.delete,
             checksum: options.checksum,
             attributes: root.attributes,
             dry_run: request.dry_run,
             itemize: request.itemize,
-            record: self.index.as_ref().map(|index| index.of(root, request.full)),
+            record: self.index.as_ref().filter(|_| self.usable).map(|index| index.of(root, request.full)),
+            memory: self.index.as_ref().map(|index| index.file(root)),
             guard: GuardSettings {
                 max_delete: root.max_delete,
                 confirmed: request.confirmed.clone(),
@@ -417,8 +427,8 @@ fn configured(global: &Global, options: &Options, request: &Request) -> Result<O
     let held = own_run.as_ref().filter(|_| !at_once).map(OwnRun::held).unwrap_or_default();
     let bytes_per_second = request.bytes_per_second.or(config.push.bandwidth);
     // Contents that are compared, or patterns of one run, say nothing of what other runs left.
-    let usable = !options.checksum && options.exclude.is_empty();
-    let index = own_run.as_ref().filter(|_| usable).map(|run| run.indexes(config.push.verify_interval));
+    let usable = !options.checksum && options.exclude.is_empty() && !request.delete_excluded;
+    let index = own_run.as_ref().map(|run| run.indexes(config.push.verify_interval));
     Ok(Some(Cycle {
         fleet: Some(config.fleet.clone()),
         roots,
@@ -427,6 +437,7 @@ fn configured(global: &Global, options: &Options, request: &Request) -> Result<O
         timeout: timeout.unwrap_or(config.push.timeout),
         parallel: usize::try_from(config.push.parallel).unwrap_or(DEFAULT_PARALLEL),
         index,
+        usable,
         own_run,
         held,
     }))
@@ -443,10 +454,10 @@ fn configured_root(
         name: root.name.clone(),
         path: root.path.clone(),
         require: root.require.as_ref().map(PathBuf::from),
-        filter: excludes(root.exclude.iter().chain(&options.exclude))?,
-        excluded: root.exclude.clone(),
+        selection: exclude::of_root(config, root, options)?,
         delete: root.delete,
         attributes: root.xattrs,
+        delete_excluded: root.delete_excluded || (root.delete && request.delete_excluded),
         max_delete: request.max_delete.or(root.max_delete).unwrap_or(DeleteLimit::Default),
         local_destinations: Vec::new(),
         receivers: members.iter().map(|member| member.receiver_of(config, root)).collect(),

@@ -86,5 +86,6 @@ fn policy(config: &Config) -> Policy {
         devices: config.receive.devices,
         labels: config.receive.labels,
         durability: config.receive.durability,
+        protect: config.receive.protect.clone(),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::{Problem, ProblemKind};
 use crate::plan::guard::GuardRefusal;
-use crate::push::{HostReport, HostState, RootReport};
+use crate::push::{HostReport, HostState, RootReport, Skipped};
 
 /// Problems that are shown of each root and each host; the rest is counted.
 const SHOWN_PROBLEMS: usize = 20;
@@ -55,9 +55,9 @@ pub fn shown_path(path: &Path) -> String {
 
 /// The summary for people, several lines, each with its end. `command` is `push` or `verify`, `seconds` the
 /// time of the whole; `dry_run` says that nothing was to be changed, as by a verification that only compares.
-/// Refusals of guards are not in it: they are said on standard error.
-pub fn summary(command: &str, reports: &[RootReport], seconds: f64, dry_run: bool) -> String {
-    let wording = Wording { verify: command == "verify", dry_run };
+/// With `verbose` it names what was skipped. Refusals of guards are not in it: they are said on standard error.
+pub fn summary(command: &str, reports: &[RootReport], seconds: f64, dry_run: bool, verbose: bool) -> String {
+    let wording = Wording { verify: command == "verify", dry_run, verbose };
     let mut out = String::new();
     for report in reports {
         root(&mut out, report, wording);
@@ -72,6 +72,7 @@ pub fn summary(command: &str, reports: &[RootReport], seconds: f64, dry_run: boo
 struct Wording {
     verify: bool,
     dry_run: bool,
+    verbose: bool,
 }
 
 impl Wording {
@@ -98,11 +99,29 @@ fn root(out: &mut String, report: &RootReport, wording: Wording) {
     for note in &report.notes {
         let _ = writeln!(out, "  note: {}", shown(note));
     }
+    if let Some(skipped) = &report.skipped {
+        self::skipped(out, skipped, wording.verbose);
+    }
     let rows: Vec<Vec<String>> = report.hosts.iter().map(|host| row(host, wording)).collect();
     let widths = widths(&rows);
     for (host, row) in report.hosts.iter().zip(&rows) {
         let _ = writeln!(out, "  {}", aligned(row, &widths));
         details(out, host, report.refused.as_ref());
+    }
+}
+
+fn skipped(out: &mut String, skipped: &Skipped, verbose: bool) {
+    let files = count(skipped.files, "file is", "files are");
+    let _ = writeln!(out, "  skipped: {files} larger than {}", HumanBytes(skipped.max_size_bytes));
+    if !verbose {
+        return;
+    }
+    for (path, size_bytes) in &skipped.named {
+        let _ = writeln!(out, "    {path} ({})", HumanBytes(*size_bytes));
+    }
+    let more = skipped.files.saturating_sub(number(skipped.named.len()));
+    if more > 0 {
+        let _ = writeln!(out, "    and {} more", HumanCount(more));
     }
 }
 
@@ -265,8 +284,19 @@ fn root_json(report: &RootReport) -> Value {
     object.insert("refused".into(), report.refused.as_ref().map_or(Value::Null, refusal_json));
     object.insert("problems".into(), report.problems.iter().map(problem_json).collect());
     object.insert("notes".into(), json!(report.notes));
+    object.insert("skipped".into(), report.skipped.as_ref().map_or(Value::Null, skipped_json));
     object.insert("hosts".into(), report.hosts.iter().map(host_json).collect());
     Value::Object(object)
+}
+
+fn skipped_json(skipped: &Skipped) -> Value {
+    let named = skipped.named.iter().map(|(path, size_bytes)| {
+        let mut object = Map::new();
+        insert_path(&mut object, path.as_bytes());
+        object.insert("bytes".into(), json!(size_bytes));
+        Value::Object(object)
+    });
+    json!({ "max_size": skipped.max_size_bytes, "count": skipped.files, "files": named.collect::<Vec<_>>() })
 }
 
 fn refusal_json(refusal: &GuardRefusal) -> Value {

@@ -32,6 +32,7 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> Exit {
         dry_run: !args.repair,
         itemize: args.itemize_changes,
         delete: !args.no_delete,
+        delete_excluded: false,
         // A comparison deletes nothing, so there is nothing to guard.
         max_delete: (!args.repair).then_some(DeleteLimit::Percent(100)),
         confirmed: Vec::new(),

@@ -18,6 +18,8 @@ mod suggest;
 mod unavailable;
 mod values;
 
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub use address::{AddressError, HostAddress, MAX_HOST_BYTES, check_host, check_user};
@@ -29,6 +31,7 @@ pub use options::{
 };
 pub use values::{DeleteLimit, ValueError, parse_bytes, parse_duration, parse_rate};
 
+use crate::model::RelPath;
 use document::Document;
 
 /// The configuration of a fleet, the same on every host of it.
@@ -121,6 +124,17 @@ impl Config {
     /// The root of this name.
     pub fn root(&self, name: &str) -> Option<&RootConfig> {
         self.roots.iter().find(|root| root.name == name)
+    }
+
+    /// Where other roots lie inside `root`, on this host or another. Relative to it.
+    pub fn roots_inside(&self, root: &RootConfig) -> BTreeSet<RelPath> {
+        let everywhere = self.hosts.iter().map(|host| host.name.as_str()).chain([""]);
+        let inside = everywhere.flat_map(|host| {
+            let outer = self.root_path(root, host);
+            let below = self.roots.iter().filter_map(move |other| self.root_path(other, host).strip_prefix(outer).ok());
+            below.filter_map(|below| RelPath::new(below.as_os_str().as_bytes()).ok())
+        });
+        inside.collect()
     }
 
     /// Where `root` lies on the host of this name.

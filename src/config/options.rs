@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::DeleteLimit;
+use crate::model::Patterns;
 
 /// `[[root]]`: one directory tree to keep the same everywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +18,18 @@ pub struct RootConfig {
     pub name: String,
     /// Where it lies, absolute and normalised; a host can have its own place for it.
     pub path: PathBuf,
-    /// What is left out, in gitignore syntax; each pattern is known to compile.
-    pub exclude: Vec<String>,
+    /// What is left out, in gitignore syntax.
+    pub exclude: Patterns,
+    /// Whether other filesystems that are mounted below are left out.
+    pub one_filesystem: bool,
+    /// Larger files are left out; in bytes.
+    pub max_size: Option<u64>,
     /// Whether what vanished here is deleted on the secondaries.
     pub delete: bool,
     /// Whether extended attributes and ACLs are synced.
     pub xattrs: bool,
+    /// Whether what patterns leave out is deleted there, too; only with `delete`.
+    pub delete_excluded: bool,
     /// How many deletions a cycle may do; `None`: the file does not say.
     pub max_delete: Option<DeleteLimit>,
     /// A file that must exist in the source; a relative name.
@@ -193,6 +200,8 @@ pub struct ReceiveConfig {
     pub attic_max: u64,
     /// Whether the receiver confines itself to its roots.
     pub sandbox: bool,
+    /// What no primary changes in any root, in gitignore syntax.
+    pub protect: Patterns,
     /// What runs after a commit.
     pub on_commit: Vec<CommitHook>,
 }

@@ -94,8 +94,11 @@ raw_table! {
         name: String,
         path: String,
         exclude: Texts,
+        one_filesystem: bool,
+        max_size: Scalar,
         delete: bool,
         xattrs: bool,
+        delete_excluded: bool,
         max_delete: Scalar,
         require: String,
         key: String,
@@ -177,6 +180,7 @@ raw_table! {
         attic: Scalar,
         attic_max: Scalar,
         sandbox: bool,
+        protect: Texts,
         on_commit: Tables<RawCommitHook>,
     }
 }

@@ -8,6 +8,7 @@ use rstest::rstest;
 
 use super::raw::{Key, Keyed, RawFile};
 use super::*;
+use crate::model::Patterns;
 
 const FULL: &str = include_str!("testdata/full.toml");
 const EXAMPLE: &str = include_str!("../../examples/rfleet.toml");
@@ -42,9 +43,12 @@ fn the_least_file_gets_every_default() {
     let root = RootConfig {
         name: "a".to_owned(),
         path: "/srv/a".into(),
-        exclude: Vec::new(),
+        exclude: Patterns::default(),
+        one_filesystem: false,
+        max_size: None,
         delete: true,
         xattrs: true,
+        delete_excluded: false,
         max_delete: None,
         require: None,
         key: "a/".to_owned(),
@@ -96,6 +100,7 @@ fn the_least_file_gets_every_default() {
             attic: Some(Duration::from_secs(7 * 24 * 3600)),
             attic_max: 10 << 30,
             sandbox: true,
+            protect: Patterns::default(),
             on_commit: Vec::new(),
         },
         mirror: None,
@@ -114,7 +119,7 @@ fn the_full_file_parses_whole() {
     let root = &config.roots[0];
     assert_eq!((root.name.as_str(), root.key.as_str()), ("uploads", "uploads/"));
     assert_eq!(root.path, Path::new("/var/www/html/wp-content/uploads"));
-    assert_eq!(root.exclude, ["cache/", "*.tmp"]);
+    assert_eq!(root.exclude.lines().collect::<Vec<_>>(), ["cache/", "*.tmp"]);
     assert_eq!(root.require.as_deref(), Some(".rfleet-root"));
     let role = config.role.as_ref().unwrap();
     assert_eq!((role.source, role.primary.as_deref()), (RoleSource::Ec2Tag, Some("web1")));
@@ -165,6 +170,20 @@ fn what_this_version_cannot_do_is_listed() {
             "[receive] sandbox: this version does not confine the receiver",
         ]
     );
+}
+
+#[test]
+fn what_of_a_root_is_synced() {
+    let text = "version = 1\nfleet = \"c\"\n[[root]]\nname = \"o\"\npath = \"/srv/o\"\nexclude = [\"/in/\", \"/other/\"]\n\
+                one_filesystem = true\nmax_size = \"100MiB\"\ndelete_excluded = true\n\
+                [[root]]\nname = \"i\"\npath = \"/srv/o/in\"\n[[host]]\nname = \"h\"\npaths = { i = \"/srv/o/other\" }\n";
+    let config = parse(text).unwrap();
+    let root = &config.roots[0];
+    assert_eq!((root.one_filesystem, root.max_size, root.delete_excluded), (true, Some(100 << 20), true));
+    // Wherever the inner root lies on some host: no pattern in the tree may take that in.
+    let inside: Vec<String> = config.roots_inside(root).iter().map(ToString::to_string).collect();
+    assert_eq!(inside, ["in", "other"]);
+    assert!(config.roots_inside(&config.roots[1]).is_empty());
 }
 
 #[test]
@@ -229,6 +248,7 @@ fn values_other_than_the_defaults_arrive() {
         durability = "none"
         attic = 0
         attic_max = 1000
+        protect = ["wp-config.php", "/cache/"]
         [failover]
         lease = false
         [serve]
@@ -257,6 +277,7 @@ fn values_other_than_the_defaults_arrive() {
     assert_eq!((config.receive.owner, config.receive.durability), (fixed, Durability::None));
     assert_eq!((config.receive.attic, config.receive.attic_max), (None, 1000));
     assert_eq!((config.receive.allow_delete, config.receive.setuid), (false, true));
+    assert_eq!(config.receive.protect.lines().collect::<Vec<_>>(), ["wp-config.php", "/cache/"]);
     assert_eq!(config.serve.listen.to_string(), "[::]:80");
 }
 
@@ -380,17 +401,38 @@ fn a_bad_file(#[case] text: &str, #[case] expected: &str) {
 #[case("nmae = \"a\"\npath = \"/a\"", "F:4: unknown key `nmae` in [[root]]; did you mean `name`?")]
 #[case(
     "zzz = 1",
-    "F:4: unknown key `zzz` in [[root]]; known here: name, path, exclude, delete, xattrs, max_delete, require, key"
+    "F:4: unknown key `zzz` in [[root]]; known here: name, path, exclude, one_filesystem, max_size, delete, xattrs, delete_excluded, max_delete, require, key"
 )]
 #[case("name = \"a\"\npath = \"/a\"\nexclude = \"x\"", "F:6: [[root]] exclude = `x`: expected a list")]
 #[case("name = \"a\"\npath = \"/a\"\nexclude = [\n\"x\",\n3]", "F:8: [[root]] exclude = `3`: expected a string")]
 #[case(
     "name = \"a\"\npath = \"/a\"\nexclude = [\"[z-a]\"]",
-    "F:6: [[root]] exclude = `[z-a]`: not a pattern in gitignore syntax: error parsing glob '[z-a]': invalid range; 'z' > 'a'"
+    "F:6: [[root]] exclude = `[z-a]`: not a pattern in gitignore syntax: the range `z-a` is empty"
 )]
 #[case(
     "name = \"a\"\npath = \"/a\"\nexclude = [\"#x\"]",
     "F:6: [[root]] exclude = `#x`: a pattern that begins with `#` is a comment; write `\\\\#`"
+)]
+#[case(
+    "name = \"a\"\npath = \"/a\"\nexclude = [\"a[b\"]",
+    "F:6: [[root]] exclude = `a[b`: not a pattern in gitignore syntax: a `[` is not closed"
+)]
+#[case(
+    "name = \"a\"\npath = \"/a\"\none_filesytem = true",
+    "F:6: unknown key `one_filesytem` in [[root]]; did you mean `one_filesystem`?"
+)]
+#[case("name = \"a\"\npath = \"/a\"\nmaxsize = 1", "F:6: unknown key `maxsize` in [[root]]; did you mean `max_size`?")]
+#[case(
+    "name = \"a\"\npath = \"/a\"\ndelete_exclude = true",
+    "F:6: unknown key `delete_exclude` in [[root]]; did you mean `delete_excluded`?"
+)]
+#[case(
+    "name = \"a\"\npath = \"/a\"\nmax_size = \"big\"",
+    "F:6: [[root]] max_size = `big`: expected a size such as `64MiB`, `10GB` or a number of bytes"
+)]
+#[case(
+    "name = \"a\"\npath = \"/a\"\ndelete = false\ndelete_excluded = true",
+    "F:7: [[root]] delete_excluded = `true`: nothing is deleted with `delete = false`"
 )]
 #[case("name = \"a\"\npath = \"/a\"\nexclude = [\"\"]", "F:6: [[root]] exclude = ``: must not be empty")]
 #[case("name = \"a\"\npath = \"/a\"\ndelete = \"yes\"", "F:6: [[root]] delete = `yes`: expected `true` or `false`")]

@@ -77,7 +77,9 @@ impl Index {
             "SELECT dir, name, state, own, target, attributes, digest FROM past WHERE until > ?1 AND since <= ?1 AND dir > 0",
         )?;
         collect(&mut statement, params![since], |row| {
-            Ok(Version { digest: row::digest_of(row, 6)?, ..row::version_of(row)? })
+            let digest = row::digest_of(row, 6)?;
+            let doubtful = digest == Some(row::DOUBT);
+            Ok(Version { digest: digest.filter(|_| !doubtful), doubtful, ..row::version_of(row)? })
         })
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row;
 use super::{Index, IndexError};
-use crate::model::{AclName, Digest, DirListing, DirectoryId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
+use crate::model::{AclName, Digest, DirListing, DirectoryId, FileId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
 
 const BAD_NAME: IndexError = IndexError::Damaged("it holds a name that cannot be");
 
@@ -15,15 +15,15 @@ type Names = Vec<(RelPath, Box<[u8]>)>;
 
 /// The names of each file that has several, in the order of a listing; the first of them is its first name.
 #[derive(Debug, Default)]
-pub struct SharedFiles(HashMap<(u64, u64), Names>);
+pub struct SharedFiles(HashMap<FileId, Names>);
 
 impl SharedFiles {
     /// The first name of the file, if `name` in `dir` is another one.
-    fn link(&self, inode: &Inode, dir: &RelPath, name: &[u8]) -> Result<Option<Box<RelPath>>, IndexError> {
-        let Some((first_dir, first)) = self.0.get(&(inode.dev, inode.ino)).and_then(|names| names.first()) else {
+    fn link(&self, node: &Node, inode: &Inode, dir: &RelPath) -> Result<Option<Box<RelPath>>, IndexError> {
+        let Some((first_dir, first)) = self.0.get(&FileId::of(node, inode)).and_then(|names| names.first()) else {
             return Ok(None);
         };
-        if first_dir == dir && **first == *name {
+        if first_dir == dir && *first == node.name {
             return Ok(None);
         }
         Ok(Some(Box::new(first_dir.join(first).map_err(|_| BAD_NAME)?)))
@@ -43,7 +43,7 @@ impl Index {
     /// The database fails or is damaged.
     pub fn shared_files(&self) -> Result<SharedFiles, IndexError> {
         let mut places = Paths::default();
-        let mut files: HashMap<(u64, u64), Names> = HashMap::new();
+        let mut files: HashMap<FileId, Names> = HashMap::new();
         let mut statement = self.db.prepare_cached(
             "SELECT dir, name, state, own, target, attributes FROM entries WHERE inode IS NOT NULL AND own IS NULL",
         )?;
@@ -51,7 +51,7 @@ impl Index {
         while let Some(found) = rows.next()? {
             let version = row::version_of(found)?;
             let dir = places.of(self, version.dir)?;
-            files.entry((version.inode.dev, version.inode.ino)).or_default().push((dir, version.node.name));
+            files.entry(FileId::of(&version.node, &version.inode)).or_default().push((dir, version.node.name));
         }
         files.values_mut().for_each(|names| names.sort());
         Ok(SharedFiles(files))
@@ -111,12 +111,17 @@ impl Index {
         let mut listings = Vec::new();
         for path in paths {
             let Some((own, meta)) = self.find_directory(path, &mut known)? else { continue };
-            listings.push(self.directory(path.clone(), own, meta, shared)?.0);
+            let (mut listing, _) = self.directory(path.clone(), own, meta, shared)?;
+            // All of these are held at a time.
+            listing.nodes.shrink_to_fit();
+            listings.push(listing);
         }
         Ok(listings)
     }
 
-    /// Keeps the digest of a file that was read whole, if it is still the one that is recorded.
+    /// Keeps the digest of a file that was read whole, if it is the one that is recorded. If it is not, hosts have
+    /// something else under this name than is recorded, and under its other names. The next scan may not see that:
+    /// the name, or its directory, may have become another's only while it was read. So it is taken as changed then.
     ///
     /// # Errors
     /// The database fails or is damaged.
@@ -124,21 +129,38 @@ impl Index {
         let transaction = self.db.unchecked_transaction()?;
         let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
         known.insert(RelPath::root(), (self.root, self.root_meta()?));
-        let mut one =
-            self.db.prepare_cached("UPDATE entries SET digest = ?4 WHERE dir = ?1 AND name = ?2 AND state = ?3")?;
-        let mut all =
-            self.db.prepare_cached("UPDATE entries SET digest = ?3 WHERE inode = ?1 AND own IS NULL AND state = ?2")?;
+        // What was doubted once in a push is doubted until the next scan.
+        let mut one = self.db.prepare_cached(
+            "UPDATE entries SET digest = ?4 WHERE dir = ?1 AND name = ?2 AND state = ?3 AND digest IS NOT ?5",
+        )?;
+        let mut all = self.db.prepare_cached(
+            "UPDATE entries SET digest = ?3 WHERE inode = ?1 AND own IS NULL AND state = ?2 AND digest IS NOT ?4",
+        )?;
         for (path, seen, digest) in readings {
+            let Some((parent, name)) = path.split() else { continue };
+            let Some((dir, _)) = self.find_directory(&parent, &mut known)? else { continue };
             let state = row::state_of(&seen.node, &seen.inode);
-            if seen.inode.shared {
-                all.execute(params![seen.inode.ino.cast_signed(), state, digest.0])?;
-            } else if let Some((parent, name)) = path.split()
-                && let Some((dir, _)) = self.find_directory(&parent, &mut known)?
-            {
-                one.execute(params![dir, name, state, digest.0])?;
+            if one.execute(params![dir, name, state, digest.0, row::DOUBT.0])? == 0 {
+                self.distrust(dir, name)?;
+            } else if seen.inode.shared {
+                all.execute(params![seen.inode.ino.cast_signed(), state, digest.0, row::DOUBT.0])?;
             }
         }
         Ok(transaction.commit()?)
+    }
+
+    /// Has the next scan take the content of an entry as changed, under all names of the file, and whatever comes
+    /// in their places then.
+    fn distrust(&self, dir: i64, name: &[u8]) -> Result<(), IndexError> {
+        let mut one =
+            self.db.prepare_cached("UPDATE entries SET digest = ?3, racy = 1 WHERE dir = ?1 AND name = ?2")?;
+        one.execute(params![dir, name, row::DOUBT.0])?;
+        let mut others = self.db.prepare_cached(
+            "UPDATE entries SET digest = ?3, racy = 1 WHERE own IS NULL \
+             AND inode = (SELECT inode FROM entries WHERE dir = ?1 AND name = ?2)",
+        )?;
+        others.execute(params![dir, name, row::DOUBT.0])?;
+        Ok(())
     }
 
     fn find_directory(
@@ -178,8 +200,11 @@ impl Index {
         let mut rows = statement.query([own])?;
         while let Some(found) = rows.next()? {
             let mut version = row::version_of(found)?;
-            if let (true, Kind::File { link, .. }) = (version.inode.shared, &mut version.node.kind) {
-                *link = shared.link(&version.inode, &path, &version.node.name)?;
+            if version.inode.shared {
+                let first = shared.link(&version.node, &version.inode, &path)?;
+                if let Kind::File { link, .. } = &mut version.node.kind {
+                    *link = first;
+                }
             }
             if let Some(own) = version.own {
                 below.push((nodes.len(), own.0));

@@ -1,11 +1,13 @@
 //! A scan, directory by directory, against what is recorded. Costs memory for one directory and for
 //! those above it, and a number for each directory of the tree.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::params;
 
+use super::left::Left;
 use super::row::{self, State};
+use super::states::States;
 use super::{Index, IndexError, number};
 use crate::model::{Attributes, Digest, Inode, Kind, Node, Position, RelPath, Seen, Stamp, Timestamp};
 
@@ -31,8 +33,8 @@ pub trait Look {
     /// Reads a file of which the times cannot tell whether it changed; `None` if that is not possible.
     fn content(&mut self, seen: &Seen) -> Option<Digest>;
 
-    /// Its extended attributes.
-    fn attributes(&mut self, seen: &Seen) -> Attributes;
+    /// Its extended attributes; `None` if they cannot be had now: then the next scan asks again.
+    fn attributes(&mut self, seen: &Seen) -> Option<Attributes>;
 }
 
 /// A scan under way. Dropped before [`Merge::finish`] it has not happened.
@@ -51,6 +53,10 @@ pub struct Merge<'i> {
     /// Directories that are not where they were, by device and inode. One that was renamed during a scan
     /// is recorded twice.
     orphans: HashMap<(u64, u64), Vec<Orphan>>,
+    states: States,
+    left: Left,
+    /// The directory taken in last.
+    current: Option<i64>,
     done: bool,
 }
 
@@ -100,6 +106,9 @@ impl Index {
             levels: Vec::new(),
             confirmed: HashSet::new(),
             orphans: HashMap::new(),
+            states: States::default(),
+            left: Left::default(),
+            current: None,
             done: false,
         };
         merge.last = number(merge.index.position()?.sequence);
@@ -123,7 +132,9 @@ impl Merge<'_> {
         entries: &mut [Seen],
         look: &mut dyn Look,
     ) -> Result<(), IndexError> {
-        let Some(dir) = self.enter(path)? else { return Ok(()) };
+        self.current = self.enter(path)?;
+        let Some(dir) = self.current else { return Ok(()) };
+        self.states.take_first(entries);
         if path.is_root() {
             self.root(itself)?;
         }
@@ -142,17 +153,31 @@ impl Merge<'_> {
                     self.orphans.entry((inode.dev, inode.ino)).or_default().push(orphan);
                 }
                 Finding::Appeared(seen) => {
-                    seen.node.meta.attributes = look.attributes(seen);
+                    ask(look, seen);
                     self.appeared(dir, seen, &mut level)?;
                 }
                 Finding::Differs(seen, old) => {
-                    seen.node.meta.attributes = look.attributes(seen);
+                    ask(look, seen);
                     self.differs(dir, seen, &old, &mut level, look)?;
                 }
             }
         }
         self.levels.push(level);
         Ok(())
+    }
+
+    /// What was left out of the directory taken in last: the digest of its patterns, and files that are too large.
+    pub fn left_out(&mut self, rules: Option<&Digest>, large: &[Box<[u8]>]) {
+        let Some(dir) = self.current else { return };
+        if let Some(digest) = rules {
+            self.left.note_rules(dir, digest);
+        }
+        large.iter().for_each(|name| self.left.note_large(dir, name));
+    }
+
+    /// Where other filesystems are mounted now.
+    pub fn mounted(&mut self, mounts: &BTreeSet<RelPath>) {
+        self.left.note_mounts(mounts);
     }
 
     /// Ends the scan: what was not found is gone. Nothing is written if nothing changed.
@@ -167,6 +192,12 @@ impl Merge<'_> {
             }
             self.bury(orphan.own, until)?;
         }
+        let mut last = self.last;
+        self.dirty |= self.left.keep(self.index, &mut || {
+            last += 1;
+            last
+        })?;
+        self.last = last;
         let changes = (self.last - self.first).cast_unsigned();
         if changes > 0 {
             let mut note = self.index.db.prepare_cached("INSERT INTO stamps VALUES (?1, ?2, ?3)")?;
@@ -465,6 +496,14 @@ impl Drop for Merge<'_> {
             // If this fails, so does the next thing that is tried.
             let _ = self.index.db.execute_batch("ROLLBACK");
         }
+    }
+}
+
+/// Asks for the attributes of an entry. One that cannot be asked is recorded with a time of change that it never had.
+fn ask(look: &mut dyn Look, seen: &mut Seen) {
+    match look.attributes(seen) {
+        Some(attributes) => seen.node.meta.attributes = attributes,
+        None => seen.inode.ctime = Timestamp::default(),
     }
 }
 

@@ -9,7 +9,9 @@
 //! | `schema`  | the tables; what makes an index usable; rebuilding |
 //! | `row`     | entries as bytes |
 //! | `merge`   | a scan, directory by directory, against what is recorded |
+//! | `states`  | one state for all names of a file |
 //! | `history` | what happened after a point |
+//! | `left`    | what scans left out; breaks in the history |
 //! | `lookup`  | listings and places of what is there now |
 //! | `hosts`   | what is known of each host; how long the past is kept |
 //!
@@ -17,10 +19,12 @@
 
 mod history;
 mod hosts;
+mod left;
 mod lookup;
 mod merge;
 mod row;
 mod schema;
+mod states;
 #[cfg(test)]
 mod tests;
 

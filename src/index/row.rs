@@ -133,8 +133,11 @@ pub(super) fn version_of(row: &Row) -> Result<Version, IndexError> {
     let attributes = row.get_ref(5)?.as_blob_or_null().map_err(|_| DAMAGED)?;
     let (node, inode) = entry_of(name, state, target, attributes)?;
     let own: Option<i64> = row.get(3)?;
-    Ok(Version { dir: DirectoryId(row.get(0)?), node, inode, own: own.map(DirectoryId), digest: None })
+    Ok(Version { dir: DirectoryId(row.get(0)?), node, inode, own: own.map(DirectoryId), digest: None, doubtful: false })
 }
+
+/// In place of a digest: hosts may hold something else.
+pub(super) const DOUBT: Digest = Digest([0; 32]);
 
 /// A digest in column `column`.
 pub(super) fn digest_of(row: &Row, column: usize) -> Result<Option<Digest>, IndexError> {

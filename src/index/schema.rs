@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::IndexError;
+use super::left::MOUNTS;
 
 /// Version of the tables. Another one is rebuilt: an index is a memory, not the only copy of anything.
 const VERSION: i64 = 2;
@@ -106,7 +107,7 @@ impl Condition {
             Condition::Damaged => Some("was damaged"),
             Condition::OtherVersion => Some("was written by another version"),
             Condition::OtherMachine => Some("was of another machine"),
-            Condition::OtherOptions => Some("was made for another path or other options"),
+            Condition::OtherOptions => Some("was made for another path or other rules of what is synced"),
             Condition::OtherSource => Some("was of another filesystem or directory than the source is now"),
         }
     }
@@ -118,6 +119,8 @@ pub(super) fn open(file: &Path, identity: &Identity) -> Result<(Connection, Cond
         Ok(db) => return Ok((db, Condition::Known)),
         Err(condition) => condition,
     };
+    // Other patterns make no other disk: that something was mounted is not forgotten with them.
+    let mounts = (condition == Condition::OtherOptions).then(|| mounts_of(file, &identity.path)).flatten();
     for suffix in ["", "-wal", "-shm"] {
         let mut name = file.as_os_str().to_owned();
         name.push(suffix);
@@ -128,7 +131,19 @@ pub(super) fn open(file: &Path, identity: &Identity) -> Result<(Connection, Cond
             _ => {}
         }
     }
-    Ok((create(file, identity, condition)?, condition))
+    let db = create(file, identity, condition)?;
+    if let Some(mounts) = mounts {
+        set_fact(&db, MOUNTS, mounts)?;
+    }
+    Ok((db, condition))
+}
+
+/// What an index remembers of the mount points in `source`, whatever else it is of.
+pub(super) fn mounts_of(file: &Path, source: &Path) -> Option<Vec<u8>> {
+    let db = file.exists().then(|| connect(file).ok()).flatten()?;
+    let fact = |key| db.query_row("SELECT value FROM facts WHERE key = ?1", [key], |row| row.get::<_, Vec<u8>>(0));
+    let is_same_path = fact("path").ok()? == path_bytes(source);
+    fact(MOUNTS).ok().filter(|_| is_same_path)
 }
 
 fn cannot_open(error: &std::io::Error) -> IndexError {

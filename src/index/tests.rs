@@ -26,8 +26,8 @@ impl Look for Blind {
     fn content(&mut self, _: &Seen) -> Option<Digest> {
         None
     }
-    fn attributes(&mut self, _: &Seen) -> Attributes {
-        Attributes::default()
+    fn attributes(&mut self, _: &Seen) -> Option<Attributes> {
+        Some(Attributes::default())
     }
 }
 
@@ -100,6 +100,50 @@ fn what_was_scanned_is_what_is_listed_and_nothing_changed_is_nothing_written() {
     assert!(index.knows(first.position).unwrap());
     assert!(!index.knows(Position { stamp: Stamp(2), ..first.position }).unwrap());
     assert!(!index.knows(Position::default()).unwrap());
+}
+
+#[test]
+fn a_file_that_changes_between_the_looks_at_two_of_its_names_is_recorded_as_it_was_first_seen() {
+    let (_directory, mut index) = fresh();
+    let tree = Tree::from([("a", (2, None)), ("a/f", (3, Some(1))), ("b", (4, None)), ("b/g", (3, Some(1)))]);
+    let first = scan(&mut index, &tree, 1);
+    let path = |name: &str| RelPath::new(name.as_bytes()).unwrap();
+    let file = |name, (mode, secs)| {
+        let mut file = seen(name, 3, Some(1), true);
+        file.node.meta.mode = mode;
+        (file.node.meta.mtime.secs, file.inode.ctime.secs) = (secs, secs);
+        file
+    };
+    let mut survey = |f: Seen, g: Seen, stamp| {
+        let mut merge = index.merge(Timestamp { secs: 100, nanos: 0 }).unwrap();
+        let mut root = [seen("a", 2, None, false), seen("b", 4, None, false)];
+        merge.directory(&RelPath::root(), &seen("", 1, None, false), &mut root, &mut Blind).unwrap();
+        merge.directory(&path("a"), &seen("", 2, None, false), &mut [f], &mut Blind).unwrap();
+        merge.directory(&path("b"), &seen("", 4, None, false), &mut [g], &mut Blind).unwrap();
+        merge.finish(Stamp(stamp)).unwrap()
+    };
+    let (before, after) = ((0o644, 7), (0o600, 50));
+    assert_eq!(survey(file("f", before), file("g", after), 2).changes, 0, "nothing but its second name has changed");
+    assert_eq!(survey(file("f", after), file("g", after), 3).changes, 2, "the next scan finds both");
+    let changes = index.changes_since(first.position).unwrap();
+    let states = |versions: &[crate::model::Version]| {
+        versions.iter().map(|one| (one.node.meta.mode, one.node.meta.mtime.secs)).collect::<Vec<_>>()
+    };
+    assert_eq!((states(&changes.then), states(&changes.now)), (vec![before; 2], vec![after; 2]));
+}
+
+#[test]
+fn names_that_are_recorded_in_different_states_are_not_one_file() {
+    let (_directory, mut index) = fresh();
+    let tree = Tree::from([("a", (2, None)), ("a/f", (3, Some(1))), ("a/g", (3, Some(1))), ("h", (3, Some(1)))]);
+    scan(&mut index, &tree, 1);
+    assert_eq!(names(&index), ["a", "a/f=h", "a/g=h", "h"]);
+    // The file is written to, and its directory is listed in the root but gone when it is to be looked into.
+    let mut merge = index.merge(Timestamp { secs: 100, nanos: 0 }).unwrap();
+    let mut root = [seen("a", 2, None, false), seen("h", 3, Some(2), true)];
+    merge.directory(&RelPath::root(), &seen("", 1, None, false), &mut root, &mut Blind).unwrap();
+    merge.finish(Stamp(2)).unwrap();
+    assert_eq!(names(&index), ["a", "a/f", "a/g=a/f", "h"]);
 }
 
 #[test]
@@ -216,10 +260,11 @@ impl Look for Giving {
     fn content(&mut self, _: &Seen) -> Option<Digest> {
         None
     }
-    fn attributes(&mut self, _: &Seen) -> Attributes {
+    fn attributes(&mut self, _: &Seen) -> Option<Attributes> {
         self.1 += 1;
         let one = |name: &str, value: &str| Attribute { name: name.into(), value: value.into() };
-        Attributes::new(vec![one("trusted.b", ""), one("user.a", self.0)]).unwrap()
+        // One that has none to give cannot be asked.
+        (!self.0.is_empty()).then(|| Attributes::new(vec![one("trusted.b", ""), one("user.a", self.0)]).unwrap())
     }
 }
 
@@ -249,4 +294,43 @@ fn attributes_are_asked_for_only_where_something_changed() {
     assert_eq!(pass("1", 7, 1), (3, 2, values("1", "1")));
     assert_eq!(pass("2", 7, 2), (0, 0, values("1", "1")));
     assert_eq!(pass("2", 8, 3), (1, 1, values("1", "2")));
+    assert_eq!(pass("", 9, 4).1, 1, "could not be asked");
+    assert_eq!(pass("3", 9, 5), (1, 1, values("1", "3")), "and is asked again, although it did not change since");
+}
+
+#[test]
+fn what_was_read_and_is_not_what_is_recorded_is_taken_as_changed_under_all_names() {
+    let (_directory, mut index) = fresh();
+    let path = |name: &str| RelPath::new(name.as_bytes()).unwrap();
+    let tree = Tree::from([
+        ("d", (2, None)),
+        ("d/f", (3, Some(1))),
+        ("d/g", (3, Some(1))),
+        ("h", (4, Some(1))),
+        ("i", (5, Some(1))),
+    ]);
+    let first = scan(&mut index, &tree, 1).position;
+    let digest = Digest::of(b"read");
+    let as_recorded = seen("i", 5, Some(1), false);
+    // A file that is recorded in no other way than it was read stays as it is.
+    index.note_digests(&[(path("i"), as_recorded, digest)]).unwrap();
+    assert_eq!(scan(&mut index, &tree, 2).changes, 0);
+    let others = [("d/f", 8, false), ("h", 4, true)].map(|(name, ino, shared)| {
+        let name = path(name);
+        let read = seen(std::str::from_utf8(name.name()).unwrap(), ino, Some(1), shared);
+        (name, read, digest)
+    });
+    index.note_digests(&others).unwrap();
+    let mut moved = tree.clone();
+    moved.retain(|path, _| !path.starts_with('d'));
+    moved.extend([("e", (2, None)), ("e/f", (3, Some(1))), ("e/g", (3, Some(1)))]);
+    scan(&mut index, &moved, 3);
+    let changes = index.changes_since(first).unwrap();
+    let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(told(&changes), (owned(&["e", "f", "g", "h"]), owned(&["d", "f", "g", "h"])));
+    let content = changes.now.iter().zip(&changes.then).filter(|(now, _)| now.own.is_none());
+    for (now, then) in content {
+        assert!(!now.node.same_content(&then.node), "it is sent, although size and time are the same");
+        assert!(then.doubtful && !now.doubtful && then.digest.is_none());
+    }
 }

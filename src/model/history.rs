@@ -15,6 +15,24 @@ pub struct Inode {
     pub ctime: Timestamp,
 }
 
+/// What tells a file from others in the record of a scan. Of a file with several names some can be recorded as
+/// they were before, where their directory was not found: these names are not taken for one with the others,
+/// since a host holds what is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    dev: u64,
+    ino: u64,
+    size_bytes: u64,
+    mtime: Timestamp,
+}
+
+impl FileId {
+    /// The file that `node`, of this inode, is a name of.
+    pub fn of(node: &Node, inode: &Inode) -> Self {
+        FileId { dev: inode.dev, ino: inode.ino, size_bytes: node.kind.size_bytes(), mtime: node.meta.mtime }
+    }
+}
+
 /// One entry as a scan finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -41,6 +59,8 @@ pub struct Version {
     pub own: Option<DirectoryId>,
     /// For a file that has gone or changed, the digest of what it held, if that was read.
     pub digest: Option<Digest>,
+    /// For a file that has gone or changed: what was sent for it, or for another name of it, was not this.
+    pub doubtful: bool,
 }
 
 /// A directory that is there now.

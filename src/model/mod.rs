@@ -11,6 +11,7 @@ mod history;
 mod holes;
 mod listing;
 mod path;
+mod patterns;
 mod problem;
 
 pub use attributes::{
@@ -20,10 +21,11 @@ pub use attributes::{
 pub use digest::{Digest, Hasher};
 pub use entry::{Expected, Kind, Meta, Node, SpecialKind, Timestamp};
 pub use fidelity::{Fidelity, OwnerFidelity, TimeFidelity};
-pub use history::{Changes, DirectoryId, Inode, Place, Seen, Version};
+pub use history::{Changes, DirectoryId, FileId, Inode, Place, Seen, Version};
 pub use holes::Holes;
 pub use listing::{DirListing, Listing, ListingHasher, OwnerMap, OwnerNames, Owners, Side, View};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
+pub use patterns::{PatternError, Patterns, Verdict};
 pub use problem::{Problem, ProblemKind};
 
 use serde::{Deserialize, Serialize};

@@ -146,6 +146,13 @@ impl RelPath {
         self.0.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
     }
 
+    /// The bytes of the directories that hold this entry, from the topmost on, and at last its own (true).
+    pub fn prefixes(&self) -> impl Iterator<Item = (&[u8], bool)> {
+        let ends = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let own = (!self.is_root()).then_some((&*self.0, true));
+        ends.map(|at| (&self.0[..at], false)).chain(own)
+    }
+
     /// Whether `self` lies below `dir` at any depth (not: is `dir`).
     pub fn is_below(&self, dir: &RelPath) -> bool {
         if dir.is_root() {

@@ -1,7 +1,8 @@
 //! New content against the receivers' old one, whose signature comes part by part.
 
-use super::encode::{Item, Signatures};
+use super::encode::Signatures;
 use crate::delta::{Differ, Op, PartPlan, Signature};
+use crate::plan::Item;
 
 /// Asks for the parts of a signature as a comparison needs them. Dropping it waits for what is under way, so that no
 /// answer comes when nobody expects it.

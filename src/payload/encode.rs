@@ -8,7 +8,7 @@ use super::comparison::Comparison;
 use super::log::{Abandoned, Log, Outcome};
 use crate::delta::{Op, Signature, SignatureSpec};
 use crate::model::{Digest, Listing, Meta, Problem, ProblemKind, RelPath, Seen};
-use crate::plan::{Basis, EntryRef};
+use crate::plan::{Basis, Item, Runs};
 use crate::tree::{ContentReader, Parents, ReadError, Root};
 use crate::wire::{BlockWriter, Record};
 
@@ -25,21 +25,12 @@ const COPY_AHEAD_BYTES: u64 = 8 << 20;
 /// at it after the last is reported, and the next cycle tries anew.
 const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
 
-/// A file to be encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Item {
-    /// Which.
-    pub entry: EntryRef,
-    /// The receivers' file that a delta may refer to.
-    pub basis: Option<Basis>,
-}
-
 /// Where signatures of receivers' files come from: records that a peer made, not yet checked. They are by
 /// [`SignatureSpec::for_basis`], in [`Parts`](crate::delta::Parts).
 pub trait Signatures: Send {
     /// Says which items will be asked for, in order, so that asking costs no round trip for each. Those
     /// without a basis are passed over.
-    fn announce(&mut self, items: &[Item]);
+    fn announce(&mut self, items: &Runs<Item>);
     /// Waits for the first part of the signature of the next announced item; `None`: send it in full.
     fn first(&mut self, item: &Item) -> Option<Vec<u8>>;
     /// Asks for the part of `item`'s signature that describes the bytes `part` of its basis.
@@ -52,7 +43,7 @@ pub trait Signatures: Send {
 pub struct NoSignatures;
 
 impl Signatures for NoSignatures {
-    fn announce(&mut self, _: &[Item]) {}
+    fn announce(&mut self, _: &Runs<Item>) {}
     fn first(&mut self, _: &Item) -> Option<Vec<u8>> {
         None
     }
@@ -86,7 +77,7 @@ pub struct EncodeJob {
     /// The listing that the items belong to.
     pub listing: Arc<Listing>,
     /// The files, in the order of the listing.
-    pub items: Arc<Vec<Item>>,
+    pub items: Arc<Runs<Item>>,
     /// Where signatures come from.
     pub signatures: Box<dyn Signatures>,
     /// Who keeps the digests of what is read.
@@ -114,6 +105,8 @@ pub fn encode(job: EncodeJob, log: &Log) {
     };
     // An abandoned log has no one left to tell.
     let _ = encoder.run(&listing, &items, signatures.as_mut());
+    // What was read is known before any receiver is told that this was all.
+    drop(encoder.readings.take());
     log.finish(encoder.outcome);
 }
 
@@ -156,13 +149,13 @@ struct Pending {
 }
 
 impl Encoder<'_> {
-    fn run(&mut self, listing: &Listing, items: &[Item], signatures: &mut dyn Signatures) -> Result<(), Abandoned> {
+    fn run(&mut self, listing: &Listing, items: &Runs<Item>, signatures: &mut dyn Signatures) -> Result<(), Abandoned> {
         let mut again: Vec<Pending> = Vec::new();
         // Whole files first: the receivers compute signatures meanwhile.
         let whole = items.iter().filter(|item| item.basis.is_none());
         for item in whole.chain(items.iter().filter(|item| item.basis.is_some())) {
-            let signature = item.basis.and_then(|basis| first_part(item, basis, signatures));
-            let pending = Pending { path: item.entry.path(listing), item: *item, signature };
+            let signature = item.basis.and_then(|basis| first_part(&item, basis, signatures));
+            let pending = Pending { path: item.entry.path(listing), item, signature };
             self.attempt(pending, signatures, &mut again)?;
         }
         for pause in RETRY_PAUSES {

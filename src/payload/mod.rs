@@ -11,5 +11,5 @@ mod encode;
 mod log;
 
 pub use block::Block;
-pub use encode::{EncodeJob, Item, NoSignatures, Reading, Readings, Signatures, encode};
+pub use encode::{EncodeJob, NoSignatures, Reading, Readings, Signatures, encode};
 pub use log::{Abandoned, Log, LogError, LogReader, Outcome};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::links::Links;
+use super::links::{Links, find};
 use super::{Differences, DirectoryStep, EntryRef, FileStep, LinkStep, Plan, Removal, ReplacedDirectory, Step};
 use crate::model::{
     Digest, DirListing, Expected, Fidelity, Kind, Listing, Meta, Node, OwnerFidelity, OwnerMap, Problem, ProblemKind,
@@ -39,6 +39,8 @@ pub struct PlanOptions<'a> {
     pub fidelity: Fidelity,
     /// Whether a path (a directory: true) is left alone on both sides.
     pub excluded: &'a dyn Fn(&RelPath, bool) -> bool,
+    /// Whether a directory can be renamed together with what is left alone in it.
+    pub moves_along: &'a dyn Fn(&RelPath, &RelPath) -> bool,
 }
 
 /// What is known of one of the host's directories.
@@ -122,12 +124,26 @@ impl<'a> Comparison<'a> {
             self.compare_directory(dir, &mut directory_differences);
         }
         self.plan.removals.reverse();
+        self.expect_new_times();
         for dir in &self.touched {
             directory_differences.entry(*dir).or_default();
         }
         let steps = directory_differences.into_iter().rev();
         self.plan.directory_attributes = steps.map(|(dir, differences)| DirectoryStep { dir, differences }).collect();
         self.finish_totals();
+    }
+
+    /// A file that is kept by its digest gets its time before its other names go: they have that by then.
+    fn expect_new_times(&mut self) {
+        for removal in &mut self.plan.removals {
+            let Expected::File { mtime, .. } = &mut removal.was else { continue };
+            let Some((parent, name)) = removal.path.split() else { continue };
+            let theirs = self.destination.listed.get(&parent).and_then(|listed| listed.find(name));
+            let keeper = theirs.and_then(|theirs| self.links.keeper(&removal.path, theirs));
+            if let Some(entry) = keeper.and_then(|keeper| find(self.source, keeper)) {
+                *mtime = entry.of(self.source).1.meta.mtime;
+            }
+        }
     }
 
     fn finish_totals(&mut self) {
@@ -142,7 +158,7 @@ impl<'a> Comparison<'a> {
         let dir_number = index(at);
         let state = self.state(at);
         let listed = match state {
-            State::Same => return,
+            State::Same => return self.change_links(dir_number),
             State::Absent => None,
             State::Listed(listed) => Some(listed),
         };
@@ -166,6 +182,20 @@ impl<'a> Comparison<'a> {
             let gone = listed.nodes.iter().filter(|theirs| dir.find(&theirs.name).is_none());
             for theirs in gone {
                 self.remove(&dir.path, theirs, Some(dir_number));
+            }
+        }
+    }
+
+    /// In a directory that is as it should be, what names of files are to be if those files differ elsewhere.
+    fn change_links(&mut self, dir_number: u32) {
+        if !self.links.change_in(dir_number) {
+            return;
+        }
+        let nodes = &self.source.dirs[dir_number as usize].nodes;
+        for (node_at, node) in nodes.iter().enumerate() {
+            let entry = EntryRef { dir: dir_number, node: index(node_at) };
+            if self.links.target_of(entry).is_some() || self.links.kept(entry) == Some(false) {
+                self.compare_file(entry, node, Some(node), 0);
             }
         }
     }
@@ -338,6 +368,9 @@ impl<'a> Comparison<'a> {
         }
         if let (Some(dir), true) = (touches, empty || self.plan.removals.len() > at) {
             self.touched.insert(dir);
+        }
+        if directory && !empty && touches.is_some() {
+            self.plan.kept_directories.push(path.clone());
         }
         if empty {
             self.plan.removals.insert(at, Removal { path, was: Expected::of(theirs) });

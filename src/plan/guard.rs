@@ -1,5 +1,6 @@
 //! The guard: refuses a plan that looks like an accident, before a byte leaves.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Plan;
@@ -57,6 +58,8 @@ pub enum Guard {
     Overlap,
     /// The source is not the one that was pushed before.
     Exchanged,
+    /// What was mounted in the source is not there.
+    Unmounted,
     /// Too many deletions.
     MaxDelete,
     /// The destination was not used by this fleet before.
@@ -73,6 +76,7 @@ impl Guard {
             Guard::Require => "require",
             Guard::Overlap => "overlap",
             Guard::Exchanged => "exchanged",
+            Guard::Unmounted => "unmounted",
             Guard::MaxDelete => "max-delete",
             Guard::Adopt => "adopt",
         }
@@ -132,6 +136,8 @@ pub struct GuardOptions<'a> {
     pub confirmed: &'a [String],
     /// The source is another directory or filesystem than the one that was pushed before.
     pub exchanged: bool,
+    /// Where something was mounted in the source when it was pushed before, and is not now.
+    pub unmounted: &'a BTreeSet<RelPath>,
 }
 
 /// Looks at the plans of all hosts together: if one is refused, nothing is sent to any.
@@ -140,7 +146,32 @@ pub struct GuardOptions<'a> {
 /// The first refusal; it names all hosts that it concerns.
 pub fn check(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), GuardRefusal> {
     check_adoption(hosts, options)?;
+    check_unmounted(hosts, options)?;
     check_deletions(hosts, options)
+}
+
+/// Deletions where something is missing that was mounted there look like a volume that is not mounted.
+fn check_unmounted(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), GuardRefusal> {
+    if options.unmounted.is_empty() {
+        return Ok(());
+    }
+    let place = |path: &RelPath| options.unmounted.iter().find(|at| *at == path || path.is_below(at));
+    let missing = |host: &&GuardedHost| host.plan.removals.iter().find_map(|removal| place(&removal.path));
+    let concerned: Vec<_> = hosts.iter().filter(|host| missing(host).is_some()).collect();
+    let Some((first, at)) = concerned.first().and_then(|first| Some((first, missing(first)?))) else { return Ok(()) };
+    let id = plan_id(options.root, &concerned);
+    if options.confirmed.contains(&id) {
+        return Ok(());
+    }
+    let count = first.plan.removals.iter().filter(|removal| place(&removal.path).is_some()).count();
+    let message = format!(
+        "root {}: nothing is mounted at {at}, where something was at an earlier push, and {count} entries on {}{} would \
+         be deleted there; nothing was changed. Mount it; if it is not to come back, add --confirm-deletes {id}",
+        options.root,
+        first.name,
+        and_more(concerned.len()),
+    );
+    Err(GuardRefusal { guard: Guard::Unmounted, message, plan: Some(id) })
 }
 
 fn check_adoption(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), GuardRefusal> {

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::moves::Moved;
-use super::{Basis, Destination, Plan, PlanOptions, ReuseStep, plan};
+use super::{Basis, Destination, MoveStep, Plan, PlanOptions, ReuseStep, plan};
 use crate::model::{
-    Changes, Digest, DirListing, Inode, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, RelPath, Timestamp, Version,
+    Changes, Digest, DirListing, FileId, Inode, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, RelPath, Timestamp,
+    Version,
 };
 
 /// Nodes by directory.
@@ -27,18 +28,22 @@ pub struct HistoryPlan {
 /// Plans `changes` for hosts of the fidelity in `options`. `None` if moves of directories are so
 /// entangled that comparing everything is the better way.
 pub fn plan_changes(changes: &Changes, names: OwnerNames, options: &PlanOptions) -> Option<HistoryPlan> {
-    if changes.now.iter().chain(&changes.then).any(|version| version.inode.shared) {
-        // Which names belong together is a matter of the whole tree: it is compared.
-        return None;
-    }
     let moved = Moved::plan(changes)?;
     if !options.delete && !moved.steps.is_empty() {
         // A move takes the old name away.
         return None;
     }
+    let along = |step: &MoveStep| match step {
+        MoveStep::Make { .. } => true,
+        MoveStep::Rename { from, to } | MoveStep::Exchange { from, to } => (options.moves_along)(from, to),
+    };
+    if !moved.steps.iter().all(along) {
+        // What is left alone on a host stays where it is.
+        return None;
+    }
     let (mut listing, inodes) = source(changes, &moved, names)?;
     let mut destination = destination(changes, &moved, &listing)?;
-    distrust_exchanged(&mut listing, &mut destination, changes, &moved);
+    distrust(&mut listing, &mut destination, changes, &moved);
     // Never equal to what is said of the destination's: each is compared entry by entry.
     let digests = vec![Digest([1; 32]); listing.dirs.len()];
     let mut plan = plan(&listing, &digests, &destination, options);
@@ -138,9 +143,9 @@ fn destination(changes: &Changes, moved: &Moved, source: &Listing) -> Option<Des
     Some(Destination { directories, listed, entries: changes.entries_then, owners, unreadable: Vec::new() })
 }
 
-/// A file that changed places with a directory lies under a name under which nothing of it was recorded: that
-/// size and time are the same there says nothing of the content.
-fn distrust_exchanged(listing: &mut Listing, destination: &mut Destination, changes: &Changes, moved: &Moved) {
+/// Where the size and the time that are recorded say nothing of the content on the host: under the name of a file
+/// that changed places with a directory, since nothing of it was recorded there; and where something else was sent.
+fn distrust(listing: &mut Listing, destination: &mut Destination, changes: &Changes, moved: &Moved) {
     let mark = |dir: Option<&mut DirListing>, name: &[u8], mark: u8| {
         let node = dir.and_then(|dir| dir.nodes.iter_mut().find(|node| *node.name == *name));
         if let Some(Node { kind: Kind::File { digest, .. }, .. }) = node {
@@ -148,7 +153,8 @@ fn distrust_exchanged(listing: &mut Listing, destination: &mut Destination, chan
         }
     };
     for (version, (dir, name)) in changes.then.iter().zip(&moved.slot_of) {
-        if version.own.is_some() || (version.dir, &version.node.name) == (*dir, name) {
+        let in_place = (version.dir, &version.node.name) == (*dir, name);
+        if version.own.is_some() || (in_place && !version.doubtful) {
             continue;
         }
         let Some(path) = moved.path_there(*dir) else { continue };
@@ -166,14 +172,14 @@ fn sorted(path: RelPath, meta: Meta, mut nodes: Vec<Node>) -> DirListing {
 /// Names of one file: the directory, and the name in it.
 type Names = Vec<(RelPath, Box<[u8]>)>;
 
-/// Names of files with several names.
+/// Names of files with several names: of each that changed all, since its other names come with the changes.
 #[derive(Default)]
-struct Links(HashMap<(u64, u64), Names>);
+struct Links(HashMap<FileId, Names>);
 
 impl Links {
     fn note(&mut self, version: &Version, dir: &RelPath) {
         if version.inode.shared {
-            let names = self.0.entry((version.inode.dev, version.inode.ino)).or_default();
+            let names = self.0.entry(FileId::of(&version.node, &version.inode)).or_default();
             names.push((dir.clone(), version.node.name.clone()));
         }
     }
@@ -195,34 +201,58 @@ impl Links {
 }
 
 /// What tells a file that was renamed.
-type Content = (u64, u64, u64, Timestamp);
+fn content(node: &Node, inode: &Inode) -> Option<FileId> {
+    matches!(node.kind, Kind::File { digest: None, .. }).then(|| FileId::of(node, inode))
+}
 
-fn content(node: &Node, inode: &Inode) -> Option<Content> {
-    let is_plain = matches!(node.kind, Kind::File { digest: None, .. });
-    is_plain.then_some((inode.dev, inode.ino, node.kind.size_bytes(), node.meta.mtime))
+/// A file of the host's whose names are all known.
+struct Old {
+    names: Vec<RelPath>,
+    digest: Option<Digest>,
+}
+
+/// The files that the host has and of which something changed.
+fn olds(changes: &Changes, moved: &Moved) -> HashMap<FileId, Old> {
+    let then = changes.then.iter().zip(&moved.slot_of).map(|(version, (dir, name))| {
+        let path = moved.path_there(*dir).and_then(|dir| dir.join(name).ok());
+        (version, path)
+    });
+    let same = changes.same.iter().map(|version| {
+        let path = moved.path_now(version.dir).and_then(|dir| dir.join(&version.node.name).ok());
+        (version, path)
+    });
+    let mut olds: HashMap<FileId, Old> = HashMap::new();
+    for (version, path) in then.chain(same) {
+        if let (Some(id), Some(path)) = (content(&version.node, &version.inode), path) {
+            let old = olds.entry(id).or_insert_with(|| Old { names: Vec::new(), digest: None });
+            old.names.push(path);
+            old.digest = old.digest.or(version.digest);
+        }
+    }
+    olds
 }
 
 /// Takes from the files to be sent those that the host has under another name.
 fn reuse(plan: &mut Plan, listing: &Listing, changes: &Changes, moved: &Moved, inodes: &HashMap<RelPath, Inode>) {
-    let olds = changes.then.iter().zip(&moved.slot_of).filter(|(version, _)| !version.inode.shared);
-    let olds: HashMap<Content, (RelPath, Digest)> = olds
-        .filter_map(|(version, (dir, name))| {
-            let path = moved.path_there(*dir)?.join(name).ok()?;
-            Some((content(&version.node, &version.inode)?, (path, version.digest?)))
-        })
-        .collect();
+    let mut olds = olds(changes, moved);
     let going = going(plan, listing);
+    // What keeps a name would be one with the new file, which it is not.
+    olds.retain(|_, old| old.names.iter().all(|name| going.contains(name)));
     let mut saved = 0;
     let reuses = &mut plan.reuses;
     plan.files.retain(|file| {
         let path = file.step.entry.path(listing);
         let (_, node) = file.step.entry.of(listing);
-        let found = inodes.get(&path).and_then(|inode| content(node, inode)).and_then(|content| olds.get(&content));
-        let Some((from, digest)) = found.filter(|(from, _)| *from != path && going.contains(from)) else { return true };
+        let id = inodes.get(&path).and_then(|inode| content(node, inode));
+        // Once: two files that are recorded apart are to be two.
+        let found = id.and_then(|id| olds.remove(&id)).filter(|old| !old.names.contains(&path));
+        let Some((from, digest)) = found.and_then(|old| Some((old.names.into_iter().next()?, old.digest?))) else {
+            return true;
+        };
         let size_bytes = node.kind.size_bytes();
         saved += size_bytes;
         let content = Basis { size_bytes, mtime: node.meta.mtime };
-        reuses.push(ReuseStep { step: file.step, from: from.clone(), content, digest: *digest });
+        reuses.push(ReuseStep { step: file.step, from, content, digest });
         false
     });
     plan.totals.content_bytes -= saved;
@@ -243,12 +273,9 @@ fn going(plan: &Plan, listing: &Listing) -> HashSet<RelPath> {
 
 /// Paths that differ at the host from what it was taken to have.
 pub fn drifted(plan: &Plan, listing: &Listing, changed: &dyn Fn(&RelPath) -> bool) -> Vec<RelPath> {
-    let steps = plan.directories.iter().chain(plan.files.iter().map(|file| &file.step));
-    let steps = steps
-        .chain(plan.links.iter().map(|link| &link.step))
-        .chain(&plan.symlinks)
-        .chain(&plan.specials)
-        .chain(&plan.attributes);
+    let steps = plan.directories.iter().copied().chain(plan.files.iter().map(|file| file.step));
+    let steps = steps.chain(plan.links.iter().map(|link| link.step)).chain(plan.symlinks.iter().copied());
+    let steps = steps.chain(plan.specials.iter().copied()).chain(plan.attributes.iter().copied());
     let paths = steps.map(|step| step.entry.path(listing)).chain(plan.removals.iter().map(|one| one.path.clone()));
     paths.filter(|path| !changed(path)).collect()
 }

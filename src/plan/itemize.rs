@@ -21,7 +21,7 @@ pub fn itemize(plan: &Plan, source: &Listing) -> Vec<String> {
         let name = format!("{} => {}", path(reuse.step.entry), reuse.from);
         lines.push(line('h', 'f', reuse.step.differences, &name));
     }
-    for file in &plan.files {
+    for file in plan.files.iter() {
         lines.push(line('<', 'f', file.step.differences, &path(file.step.entry).to_string()));
     }
     for link in &plan.links {

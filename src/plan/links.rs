@@ -23,6 +23,17 @@ pub(super) struct Links {
     targets: HashMap<EntryRef, EntryRef>,
     /// Names in groups that are not linked anew: whether they are kept as they are.
     kept: HashMap<EntryRef, bool>,
+    /// Directories of the primary in which a name of a group is not kept.
+    changing: HashSet<u32>,
+}
+
+/// A name of a group of the primary's.
+struct Member {
+    entry: EntryRef,
+    /// The host's group, if it has a file there.
+    group: Option<RelPath>,
+    /// That file cannot be told from the primary's.
+    is_same: bool,
 }
 
 impl Links {
@@ -54,34 +65,43 @@ impl Links {
         owner: impl Fn(&RelPath) -> Option<RelPath>,
     ) {
         for (first, members) in std::mem::take(&mut self.groups) {
-            let file_of = |entry: EntryRef| {
-                let (_, node) = entry.of(source);
-                theirs(entry).filter(|theirs| theirs.kind.same_type(&node.kind))
+            let members: Vec<Member> = members
+                .into_iter()
+                .map(|entry| {
+                    let (_, node) = entry.of(source);
+                    let theirs = theirs(entry).filter(|theirs| theirs.kind.same_type(&node.kind));
+                    let group = |theirs: &Node| theirs.kind.link().cloned().unwrap_or_else(|| entry.path(source));
+                    let is_same = theirs.is_some_and(|theirs| node.same_content(theirs));
+                    Member { entry, group: theirs.map(group), is_same }
+                })
+                .collect();
+            // All names of the host's file have its content: if that is not right under one, it is under none.
+            let differing: HashSet<&RelPath> =
+                members.iter().filter(|member| !member.is_same).filter_map(|member| member.group.as_ref()).collect();
+            let keepable = |member: &&Member| {
+                member.group.as_ref().is_some_and(|group| {
+                    member.is_same
+                        && !differing.contains(group)
+                        && self.claims.get(group).is_none_or(|by| *by == first)
+                        && owner(group).is_none_or(|owner| owner == first)
+                })
             };
-            let group_of = |entry: EntryRef| {
-                file_of(entry).map(|theirs| theirs.kind.link().cloned().unwrap_or_else(|| entry.path(source)))
-            };
-            let keepable = |entry: &EntryRef| {
-                let (_, node) = entry.of(source);
-                file_of(*entry).is_some_and(|theirs| node.same_content(theirs))
-                    && group_of(*entry).is_some_and(|group| {
-                        self.claims.get(&group).is_none_or(|by| *by == first)
-                            && owner(&group).is_none_or(|owner| owner == first)
-                    })
-            };
-            let kept = members.iter().copied().find(keepable);
-            let Some(holder) = kept.or(members.first().copied()) else { continue };
-            let holder_group = kept.and_then(group_of);
-            if let Some(group) = &holder_group {
+            let kept = members.iter().find(keepable);
+            let Some(holder) = kept.or(members.first()) else { continue };
+            let holder_group = kept.and_then(|member| member.group.as_ref());
+            if let Some(group) = holder_group {
                 self.claims.insert(group.clone(), first.clone());
             }
-            for entry in members {
-                if entry == holder {
-                    self.kept.insert(entry, kept.is_some());
-                } else if holder_group.is_some() && group_of(entry) == holder_group {
-                    self.kept.insert(entry, true);
+            for member in &members {
+                let is_holder = member.entry == holder.entry;
+                let keeps = holder_group.is_some() && member.group.as_ref() == holder_group;
+                if is_holder || keeps {
+                    self.kept.insert(member.entry, keeps);
                 } else {
-                    self.targets.insert(entry, holder);
+                    self.targets.insert(member.entry, holder.entry);
+                }
+                if !keeps {
+                    self.changing.insert(member.entry.dir);
                 }
             }
         }
@@ -92,9 +112,19 @@ impl Links {
         self.targets.get(&entry).copied()
     }
 
+    /// Whether a name in the directory, by its position in the listing, is to become another file's.
+    pub(super) fn change_in(&self, dir: u32) -> bool {
+        self.changing.contains(&dir)
+    }
+
     /// For a name in a group: whether it is kept. `None` for a file with one name.
     pub(super) fn kept(&self, entry: EntryRef) -> Option<bool> {
         self.kept.get(&entry).copied()
+    }
+
+    /// The primary's file (by first name) that keeps the host's file `theirs`, if that has other names.
+    pub(super) fn keeper(&self, path: &RelPath, theirs: &Node) -> Option<&RelPath> {
+        self.claims.get(theirs.kind.link().unwrap_or(path))
     }
 
     /// Whether the primary's file `path`, which has one name, may keep the host's file `theirs`.
@@ -113,7 +143,7 @@ fn entries(source: &Listing) -> impl Iterator<Item = (EntryRef, &Node)> {
     })
 }
 
-fn find(source: &Listing, path: &RelPath) -> Option<EntryRef> {
+pub(super) fn find(source: &Listing, path: &RelPath) -> Option<EntryRef> {
     let (parent, name) = path.split()?;
     let dir = source.dirs.binary_search_by(|dir| dir.path.cmp(&parent)).ok()?;
     let node = source.dirs[dir].nodes.binary_search_by(|node| (*node.name).cmp(name)).ok()?;

@@ -7,15 +7,21 @@
 mod compare;
 pub mod guard;
 mod history;
+#[cfg(test)]
+mod history_tests;
 mod itemize;
 mod links;
 mod moves;
+mod protect;
+mod runs;
 #[cfg(test)]
 mod tests;
 
 pub use compare::{Destination, PlanOptions, plan, wanted_directories};
 pub use history::{HistoryPlan, drifted, plan_changes};
 pub use itemize::itemize;
+pub use protect::leave_protected;
+pub use runs::{Item, Runs};
 
 use crate::model::{Digest, DirListing, Expected, Listing, Node, Problem, RelPath, Timestamp};
 
@@ -218,7 +224,7 @@ pub struct Plan {
     /// Files of which the host has the content under another name.
     pub reuses: Vec<ReuseStep>,
     /// Files to be sent.
-    pub files: Vec<FileStep>,
+    pub files: Runs<FileStep>,
     /// Hard links to be made.
     pub links: Vec<LinkStep>,
     /// Symbolic links to be made.
@@ -233,6 +239,9 @@ pub struct Plan {
     pub directory_attributes: Vec<DirectoryStep>,
     /// Entries that cannot be brought over, with the reasons.
     pub problems: Vec<Problem>,
+    /// Directories that the primary does not have and that stay, since something in them is left alone; the
+    /// topmost of each.
+    pub kept_directories: Vec<RelPath>,
     /// In sum.
     pub totals: Totals,
 }
@@ -261,6 +270,7 @@ pub struct Totals {
 impl Plan {
     /// Has the content of those files sent that `is_same` finds to be another than under the old name.
     pub fn confirm_reuses(&mut self, is_same: &mut dyn FnMut(&ReuseStep) -> bool) {
+        let mut files: Vec<FileStep> = self.files.iter().collect();
         for reuse in std::mem::take(&mut self.reuses) {
             if is_same(&reuse) {
                 self.reuses.push(reuse);
@@ -268,9 +278,10 @@ impl Plan {
             }
             self.totals.content_bytes += reuse.content.size_bytes;
             self.totals.need_bytes += reuse.content.size_bytes;
-            self.files.push(FileStep { step: reuse.step, delta: false });
+            files.push(FileStep { step: reuse.step, delta: false });
         }
-        self.files.sort_by_key(|file| file.step.entry);
+        files.sort_by_key(|file| file.step.entry);
+        self.files = files.into_iter().collect();
     }
 
     /// Whether nothing is to be done.

@@ -9,7 +9,7 @@ use crate::model::{
 };
 use crate::payload::{Reading, Readings};
 use crate::plan::{Destination, HistoryPlan, Plan, PlanOptions, plan_changes};
-use crate::tree::{ContentReader, Parents, Root};
+use crate::tree::{ContentReader, Parents, Root, Scope};
 
 /// How much is read at a time of a file that was renamed.
 const LOOK_BYTES: usize = 256 << 10;
@@ -52,6 +52,8 @@ pub(super) struct Indexed {
     pub(super) names: OwnerNames,
     /// What a host has that has everything.
     pub(super) position: Position,
+    /// What is left alone on the hosts.
+    pub(super) scope: Arc<Scope>,
     listings: Mutex<Vec<(BTreeSet<RelPath>, Known)>>,
     histories: Mutex<Vec<Planned>>,
 }
@@ -67,7 +69,8 @@ pub(super) struct History {
 
 impl Indexed {
     pub(super) fn new(index: Arc<Mutex<Index>>, names: OwnerNames, position: Position) -> Self {
-        Indexed { index, names, position, listings: Mutex::default(), histories: Mutex::default() }
+        let scope = Arc::default();
+        Indexed { index, names, position, scope, listings: Mutex::default(), histories: Mutex::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Index> {
@@ -114,9 +117,17 @@ impl Indexed {
         if let Some((.., known)) = histories.iter().find(|(at, of, _)| (*at, *of) == (from, fidelity)) {
             return Ok(known.clone());
         }
-        let changes = self.lock().changes_since(from)?;
-        let options = PlanOptions { delete, fidelity, excluded: &|_, _| false };
-        let planned = plan_changes(&changes, self.names.clone(), &options);
+        let unbroken = self.lock().is_unbroken_since(from)?;
+        let planned = match unbroken {
+            true => {
+                let changes = self.lock().changes_since(from)?;
+                let excluded = |path: &RelPath, is_directory| self.scope.keeps(path, is_directory);
+                let moves_along = |from: &RelPath, to: &RelPath| self.scope.moves_along(from, to);
+                let options = PlanOptions { delete, fidelity, excluded: &excluded, moves_along: &moves_along };
+                plan_changes(&changes, self.names.clone(), &options)
+            }
+            false => None,
+        };
         let history = planned.map(|HistoryPlan { listing, mut plan }| {
             confirm_reuses(&mut plan, &listing, root);
             Arc::new(History { listing: Arc::new(listing), plan: Arc::new(plan) })
@@ -239,8 +250,10 @@ impl Keeper {
     fn keep(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without a digest a file that cannot be told from its past by its times is sent again.
-        let _ = index.note_digests(&waiting);
+        if index.note_digests(&waiting).is_err() {
+            // It would not know what hosts have that is not what it says: built anew, it has them compared.
+            index.mark_damaged();
+        }
     }
 }
 

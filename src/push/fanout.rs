@@ -1,5 +1,6 @@
 //! A root to all hosts, side by side.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -8,11 +9,12 @@ use tokio::time::Instant;
 
 use super::record::Record;
 use super::rendezvous::{Agenda, Meeting, meet};
-use super::report::{HostReport, HostState, RootReport};
+use super::report::{HostReport, HostState, RootReport, Skipped};
 use super::session::{Context, run};
 use super::source::{ScanError, Source, open, scan_source};
 use super::{HostJob, RootJob};
 use crate::index::IndexError;
+use crate::model::RelPath;
 use crate::plan::guard::GuardRefusal;
 use crate::tree::Root;
 
@@ -28,6 +30,7 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
         refused: None,
         problems: Vec::new(),
         notes: Vec::new(),
+        skipped: None,
         hosts: Vec::new(),
     };
     let started = Instant::now();
@@ -72,12 +75,14 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
         _ = stop.wait_for(|stop| *stop) => None,
     };
     let mut source_refused = false;
+    let mut unmounted = BTreeSet::new();
     let meeting = match scanned {
         None => Meeting::default(),
         Some(Ok(Ok((source, note)))) => {
             report.notes.extend(note);
             let source = Arc::new(source);
-            describe(&mut report, &source);
+            describe(&mut report, &source, &job);
+            unmounted.clone_from(&source.scope.left().unmounted);
             let exchanged = record.as_ref().is_some_and(|record| record.exchanged);
             let agenda = agenda(&job, &hosts, &source, exchanged, started);
             found.send_replace(Some(Some(source)));
@@ -101,7 +106,9 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     let missing = if source_refused { HostState::Refused } else { HostState::Failed };
     collect(&mut report, meeting, sessions, &hosts, missing).await;
     if let Some(record) = record {
-        close_record(record, &mut report).await;
+        // Only who confirms what is deleted agrees to it.
+        let agreed = !job.guard.confirmed.is_empty() && !job.selection.one_filesystem;
+        close_record(record, &mut report, if agreed { unmounted } else { BTreeSet::new() }).await;
     }
     report
 }
@@ -151,10 +158,10 @@ fn scan_with(
     }
 }
 
-async fn close_record(record: Arc<Record>, report: &mut RootReport) {
+async fn close_record(record: Arc<Record>, report: &mut RootReport, unmounted: BTreeSet<RelPath>) {
     let accepted = report.refused.is_none()
         && report.hosts.iter().any(|host| matches!(host.state, HostState::Done | HostState::Unchanged));
-    let closed = tokio::task::spawn_blocking(move || record.close(accepted)).await;
+    let closed = tokio::task::spawn_blocking(move || record.close(accepted, &unmounted)).await;
     if let Ok(Err(error)) = closed {
         report.notes.push(error.to_string());
     }
@@ -169,17 +176,35 @@ fn agenda(job: &RootJob, hosts: &[Arc<HostJob>], source: &Arc<Source>, exchanged
         dry_run: job.dry_run,
         source: Arc::clone(source),
         exchanged,
+        unmounted: if job.selection.one_filesystem { BTreeSet::new() } else { source.scope.left().unmounted.clone() },
         started,
     }
 }
 
-fn describe(report: &mut RootReport, source: &Source) {
+/// Files that are too large that are kept by name.
+const NAMED_LARGE: usize = 1000;
+
+fn describe(report: &mut RootReport, source: &Source, job: &RootJob) {
     report.entries = source.counts.entries;
     report.bytes = source.counts.bytes;
     report.problems.extend(source.problems.iter().cloned());
     let sockets = source.counts.sockets;
     if sockets > 0 {
         report.notes.push(format!("{sockets} socket(s) are not synced: each belongs to the program that made it"));
+    }
+    let left = source.scope.left();
+    if let (Some(max_size_bytes), false) = (job.selection.max_size_bytes, left.large.is_empty()) {
+        let named = left.large.iter().take(NAMED_LARGE).map(|(path, size_bytes)| (path.clone(), *size_bytes));
+        let files = left.large.len() as u64;
+        report.skipped = Some(Skipped { max_size_bytes, files, named: named.collect() });
+    }
+    if job.selection.one_filesystem {
+        for path in &left.unmounted {
+            report.notes.push(format!(
+                "nothing is mounted at {path}, where something was: it is left alone, as before. If it is a plain \
+                 directory from now on, push once with one_filesystem = false"
+            ));
+        }
     }
 }
 

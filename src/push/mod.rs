@@ -7,6 +7,7 @@
 
 mod backoff;
 mod channel;
+mod comparing;
 mod contents;
 mod endpoint;
 mod fanout;
@@ -20,6 +21,7 @@ mod report;
 mod session;
 mod signatures;
 mod source;
+mod survey;
 mod transfer;
 
 use std::path::PathBuf;
@@ -33,12 +35,12 @@ pub use limit::Limiter;
 pub use probe::{Probe, ProbeError, ProbeRequest, probe};
 pub use record::RecordJob;
 pub use rendezvous::GuardSettings;
-pub use report::{HostReport, HostState, RootReport};
+pub use report::{HostReport, HostState, RootReport, Skipped};
 pub use source::check_require;
 
 use crate::model::Term;
 use crate::observe::Monitor;
-use crate::tree::Filter;
+use crate::tree::Selection;
 
 /// One host's part of a [`RootJob`].
 pub struct HostJob {
@@ -62,8 +64,10 @@ pub struct RootJob {
     pub require: Option<PathBuf>,
     /// Destinations on this host, to be compared with the source's place.
     pub local_destinations: Vec<PathBuf>,
-    /// What is left alone.
-    pub filter: Option<Arc<dyn Filter + Send>>,
+    /// What of the source is synced.
+    pub selection: Selection,
+    /// Delete on the hosts what patterns leave out.
+    pub delete_excluded: bool,
     /// Delete what the source does not have.
     pub delete: bool,
     /// Compare contents.
@@ -76,6 +80,8 @@ pub struct RootJob {
     pub itemize: bool,
     /// What is kept from one push to the next; `None`: nothing.
     pub record: Option<RecordJob>,
+    /// The index of earlier pushes, for what it remembers of mount points where `record` is not to be used.
+    pub memory: Option<PathBuf>,
     /// What the guard allows.
     pub guard: GuardSettings,
     /// The primaryship.

@@ -1,13 +1,13 @@
 //! What is kept from one push to the next: the index, and where each host is in its history.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::RootJob;
 use crate::index::{Condition, HostRecord, Identity, Index, IndexError};
-use crate::model::{Fidelity, Position, Stamp, Timestamp};
+use crate::model::{Fidelity, Position, RelPath, Stamp, Timestamp};
 use crate::tree::Root;
 use crate::wire::Welcome;
 
@@ -21,7 +21,7 @@ pub struct RecordJob {
     pub file: PathBuf,
     /// What tells this machine from others.
     pub machine: String,
-    /// The patterns that are left out, as text.
+    /// What of the source is synced, as text.
     pub filter: String,
     /// A random number for the changes that this push finds.
     pub stamp: Stamp,
@@ -41,6 +41,8 @@ pub(super) struct Record {
     pub(super) exchanged: bool,
     positions: HashSet<Position>,
     hosts: HashMap<String, HostRecord>,
+    /// Hosts that something was changed on, and of which it is not known yet how it ended.
+    begun: Mutex<HashSet<String>>,
     job: RecordJob,
 }
 
@@ -79,6 +81,7 @@ impl Record {
             exchanged: index.is_exchanged()?,
             positions: index.positions()?.into_iter().collect(),
             hosts: records,
+            begun: Mutex::default(),
             job: keep.clone(),
             index: Arc::new(Mutex::new(index)),
         })
@@ -111,6 +114,21 @@ impl Record {
         self.job.full || due || record.incomplete || record.fidelity != fidelity.to_string()
     }
 
+    /// Remembers that `host` is about to be changed. If nothing is heard of how that ended, since this process was
+    /// killed, say, then what could not be brought over is known to nobody: the next push compares.
+    ///
+    /// # Errors
+    /// The index fails.
+    pub(super) fn note_begun(&self, host: &str) -> Result<(), IndexError> {
+        let Some(before) = self.hosts.get(host) else { return Ok(()) };
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned());
+        self.lock().set_host(host, &HostRecord { incomplete: true, ..before.clone() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Remembers how a push to `host` ended.
     ///
     /// # Errors
@@ -125,18 +143,28 @@ impl Record {
             fidelity: ended.fidelity.to_string(),
             incomplete: ended.incomplete,
         };
-        let fresh = before.seen + SEEN_SECONDS > now;
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+        let fresh = !begun && before.seen + SEEN_SECONDS > now;
         if fresh && (HostRecord { seen: before.seen, ..record.clone() }) == before {
             return Ok(());
         }
-        self.index.lock().unwrap_or_else(PoisonError::into_inner).set_host(host, &record)
+        self.lock().set_host(host, &record)
     }
 
-    /// Drops what nobody needs, and accepts the source if all was well.
-    pub(super) fn close(&self, accepted: bool) -> Result<(), IndexError> {
-        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What was a mount point at an earlier scan. Where that cannot be read the scan will say so.
+    pub(super) fn mounts(&self) -> BTreeSet<RelPath> {
+        self.lock().mounts().unwrap_or_default()
+    }
+
+    /// Drops what nobody needs, and accepts the source if all was well; with it that nothing is mounted any
+    /// more at `unmounted`.
+    pub(super) fn close(&self, accepted: bool, unmounted: &BTreeSet<RelPath>) -> Result<(), IndexError> {
+        let index = self.lock();
         if accepted {
             index.accept()?;
+            if !unmounted.is_empty() {
+                index.forget_mounts(unmounted)?;
+            }
         }
         index.forget_the_past(seconds(self.job.now))
     }
@@ -152,4 +180,52 @@ pub(super) struct Ended {
 
 fn seconds(time: Timestamp) -> u64 {
     u64::try_from(time.secs).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(file: &std::path::Path) -> Record {
+        let identity = Identity {
+            machine: "m".into(),
+            path: "/src".into(),
+            filter: String::new(),
+            attributes: false,
+            source: (1, 2, 3),
+        };
+        let (index, condition) = Index::open(file, &identity).unwrap();
+        let job = RecordJob {
+            file: file.to_owned(),
+            machine: identity.machine,
+            filter: identity.filter,
+            stamp: Stamp(1),
+            now: Timestamp { secs: 1_000_000, nanos: 0 },
+            verify_interval: Duration::from_secs(3600),
+            full: false,
+        };
+        let hosts = index.host("web2").unwrap().map(|record| ("web2".to_owned(), record)).into_iter().collect();
+        let index = Arc::new(Mutex::new(index));
+        Record { index, condition, exchanged: false, positions: HashSet::new(), hosts, begun: Mutex::default(), job }
+    }
+
+    #[test]
+    fn a_host_of_which_nobody_heard_how_it_ended_is_compared() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("index");
+        let ended =
+            || Ended { position: Position::default(), reconciled: true, fidelity: Fidelity::FULL, incomplete: false };
+        let is_due = || {
+            let record = record(&file);
+            record.is_due(&record.hosts["web2"], Fidelity::FULL)
+        };
+        record(&file).note_host("web2", ended()).unwrap();
+        assert!(!is_due());
+        record(&file).note_begun("web2").unwrap();
+        assert!(is_due(), "killed in between");
+        let again = record(&file);
+        again.note_begun("web2").unwrap();
+        again.note_host("web2", ended()).unwrap();
+        assert!(!is_due());
+    }
 }

@@ -5,7 +5,7 @@
 //! not mean waiting for the sick: see [`patience`]. A host that comes later is guarded alone and takes
 //! part in the bundles whose content it needs whole.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::signatures::{SharedSignatures, SignatureQuery};
 use super::source::Source;
 use crate::model::{Listing, RelPath};
-use crate::payload::{EncodeJob, Item, Log, LogReader, NoSignatures, Outcome, Signatures, encode};
+use crate::payload::{EncodeJob, Log, LogReader, NoSignatures, Outcome, Signatures, encode};
 use crate::plan::guard::{self, DeleteLimit, GuardOptions, GuardRefusal, GuardedHost, Ownership};
-use crate::plan::{Basis, Plan};
+use crate::plan::{Basis, Item, Plan, Runs};
 
 /// zstd's level for content that travels: the fastest of the regular ones. Higher ones cost a
 /// primary more time than they save a link.
@@ -83,7 +83,7 @@ enum Stage {
 
 /// Some content and who reads it.
 struct Bundle {
-    items: Arc<Vec<Item>>,
+    items: Arc<Runs<Item>>,
     listing: Arc<Listing>,
     log: Arc<Log>,
 }
@@ -102,6 +102,8 @@ pub(super) struct Agenda {
     pub(super) source: Arc<Source>,
     /// The source is another one than before.
     pub(super) exchanged: bool,
+    /// Where something was mounted in the source, and is not now.
+    pub(super) unmounted: BTreeSet<RelPath>,
     pub(super) started: Instant,
 }
 
@@ -196,6 +198,7 @@ impl Room {
             max_delete: settings.max_delete,
             confirmed: &settings.confirmed,
             exchanged: self.agenda.exchanged,
+            unmounted: &self.agenda.unmounted,
         };
         guard::check(&guarded.collect::<Vec<_>>(), &options)
     }
@@ -230,11 +233,11 @@ impl Room {
         if self.bundles.is_empty() {
             return;
         }
-        let mut left: HashSet<Key> = need.items.iter().map(|item| key(item, &need.listing)).collect();
+        let mut left: HashSet<Key> = need.items.iter().map(|item| key(&item, &need.listing)).collect();
         for bundle in self.bundles.iter().filter(|bundle| !bundle.items.is_empty()) {
-            if bundle.items.iter().all(|item| left.contains(&key(item, &bundle.listing))) {
+            if bundle.items.iter().all(|item| left.contains(&key(&item, &bundle.listing))) {
                 bundle.items.iter().for_each(|item| {
-                    left.remove(&key(item, &bundle.listing));
+                    left.remove(&key(&item, &bundle.listing));
                 });
                 need.places.iter().for_each(|place| readers[*place].push(bundle.log.reader()));
             }
@@ -305,7 +308,7 @@ impl Drop for Ender {
 /// Content, and the places (among those who wait) of the hosts that need all of it.
 struct Need {
     /// In the order of the listing.
-    items: Vec<Item>,
+    items: Runs<Item>,
     /// What they refer to.
     listing: Arc<Listing>,
     places: Vec<usize>,
@@ -323,7 +326,7 @@ fn needs(waiting: &[(usize, Brought)]) -> Vec<Need> {
     let mut needs: Vec<Need> = Vec::new();
     for (place, (_, brought)) in waiting.iter().enumerate() {
         let files = brought.plan.files.iter();
-        let items: Vec<Item> = files.map(|file| Item { entry: file.step.entry, basis: file.basis() }).collect();
+        let items: Runs<Item> = files.map(|file| Item { entry: file.step.entry, basis: file.basis() }).collect();
         let same = |need: &&mut Need| Arc::ptr_eq(&need.listing, &brought.listing) && need.items == items;
         match needs.iter_mut().find(same) {
             Some(need) => need.places.push(place),
@@ -341,18 +344,18 @@ fn by_hosts(needs: Vec<Need>) -> Vec<Need> {
     }
     let mut places_of: HashMap<Key, Vec<usize>> = HashMap::new();
     for need in &needs {
-        for item in &need.items {
-            places_of.entry(key(item, &need.listing)).or_default().extend(&need.places);
+        for item in need.items.iter() {
+            places_of.entry(key(&item, &need.listing)).or_default().extend(&need.places);
         }
     }
     let mut groups: BTreeMap<Vec<usize>, Need> = BTreeMap::new();
     for need in needs {
-        for item in &need.items {
+        for item in need.items.iter() {
             // Whoever comes first with an item takes it along for all.
-            let Some(places) = places_of.remove(&key(item, &need.listing)) else { continue };
+            let Some(places) = places_of.remove(&key(&item, &need.listing)) else { continue };
             let group = groups.entry(places.clone());
             let listing = Arc::clone(&need.listing);
-            group.or_insert_with(|| Need { items: Vec::new(), listing, places }).items.push(*item);
+            group.or_insert_with(|| Need { items: Runs::default(), listing, places }).items.push(item);
         }
     }
     groups.into_values().collect()
@@ -367,7 +370,7 @@ fn spawn_encoder(job: EncodeJob, log: &Arc<Log>) -> tokio::task::JoinHandle<()> 
 }
 
 /// A log of these files for one host alone, in full.
-pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Vec<Item>, remote: bool) -> LogReader {
+pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Runs<Item>, remote: bool) -> LogReader {
     let log = Log::new();
     let reader = log.reader();
     log.close();
@@ -376,7 +379,7 @@ pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Vec<It
         listing: Arc::clone(listing),
         items: Arc::new(items),
         signatures: Box::new(NoSignatures),
-        readings: None,
+        readings: source.contents.readings(),
         attributes: source.attributes,
         level: remote.then_some(LEVEL),
     };
@@ -385,8 +388,8 @@ pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Vec<It
 }
 
 /// The items of `plan` whose paths are in `paths`, without a basis.
-pub(super) fn items_of(plan: &Plan, listing: &Listing, paths: &HashSet<RelPath>) -> Vec<Item> {
-    let steps = plan.reuses.iter().map(|reuse| &reuse.step).chain(plan.files.iter().map(|file| &file.step));
+pub(super) fn items_of(plan: &Plan, listing: &Listing, paths: &HashSet<RelPath>) -> Runs<Item> {
+    let steps = plan.reuses.iter().map(|reuse| reuse.step).chain(plan.files.iter().map(|file| file.step));
     let entries = steps.map(|step| step.entry).filter(|entry| paths.contains(&entry.path(listing)));
     entries.map(|entry| Item { entry, basis: None }).collect()
 }

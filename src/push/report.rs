@@ -1,6 +1,6 @@
 //! What came of a push.
 
-use crate::model::Problem;
+use crate::model::{Problem, RelPath};
 use crate::plan::Totals;
 use crate::plan::guard::GuardRefusal;
 
@@ -99,6 +99,17 @@ impl HostReport {
     }
 }
 
+/// Files that are too large to be synced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// The bound, in bytes.
+    pub max_size_bytes: u64,
+    /// Their number.
+    pub files: u64,
+    /// The first of them in path order, with their sizes in bytes.
+    pub named: Vec<(RelPath, u64)>,
+}
+
 /// One root.
 #[derive(Clone, Debug)]
 pub struct RootReport {
@@ -118,6 +129,8 @@ pub struct RootReport {
     pub problems: Vec<Problem>,
     /// What an operator should know.
     pub notes: Vec<String>,
+    /// Files that are too large; `None` where there is none.
+    pub skipped: Option<Skipped>,
     /// The hosts, in the order given.
     pub hosts: Vec<HostReport>,
 }

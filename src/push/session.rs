@@ -1,6 +1,5 @@
 //! One host's part of a push, from the first word to the last.
 
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +8,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::channel::{Channel, ChannelError};
-use super::contents::{Contents, History};
+use super::comparing::{mark_hidden, note_drift, note_kept, protected};
+use super::contents::Contents;
 use super::limit::Limits;
 use super::record::{Approach, Ended, Record};
 use super::rendezvous::{Brought, Event, Verdict};
@@ -17,18 +17,15 @@ use super::report::{HostReport, HostState};
 use super::source::Source;
 use super::{HostJob, RootJob, inventory, transfer};
 use crate::index::IndexError;
-use crate::model::{Digest, DirListing, Kind, Listing, Node, Position, Problem, ProblemKind, RelPath};
+use crate::model::{Listing, Position, Problem, ProblemKind, RelPath};
 use crate::observe::Phase;
 use crate::payload::LogError;
 use crate::plan::guard::{GuardRefusal, Ownership};
-use crate::plan::{Destination, Plan, PlanOptions, Totals, drifted, itemize, plan};
+use crate::plan::{Plan, PlanOptions, Totals, itemize, leave_protected, plan};
 use crate::transport::Exit;
 use crate::wire::{
     Hello, Inventory, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
 };
-
-/// Entries that had drifted that are named one by one.
-const NAMED_DRIFT: usize = 10;
 
 /// Why a host's part ended early.
 #[derive(Debug, Error)]
@@ -253,6 +250,7 @@ impl Session<'_> {
         if !plan.is_empty() || (record && !recorded) {
             let _sending = self.context.sending.acquire().await.ok();
             job.monitor.phase(&self.report.name, Phase::Sending);
+            self.begin().await?;
             let remote = self.task.endpoint.is_remote();
             let times = agreed.welcome.fidelity.times;
             let work = transfer::Work { job: &job, source: &source, listing, plan, remote, record, position, times };
@@ -260,6 +258,14 @@ impl Session<'_> {
         }
         self.note(&agreed, position).await?;
         Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Done })
+    }
+
+    /// Remembers that the host is about to be changed.
+    async fn begin(&self) -> Result<(), SessionError> {
+        let Some(record) = self.context.record.clone() else { return Ok(()) };
+        let name = self.report.name.clone();
+        let noted = tokio::task::spawn_blocking(move || record.note_begun(&name)).await;
+        Ok(noted.map_err(|error| SessionError::Connect(error.to_string()))??)
     }
 
     /// Remembers how far the host is, unless it has to be looked at first.
@@ -337,6 +343,7 @@ impl Session<'_> {
         if let Approach::History(from) = agreed.approach {
             let Some(source) = self.source().await else { return Err(SessionError::NoSource) };
             let planning = Arc::clone(&source);
+            let protect = protected(&agreed.welcome);
             let planned = self
                 .aside(move || {
                     let Contents::Indexed(indexed) = &planning.contents else { return Ok(None) };
@@ -344,6 +351,9 @@ impl Session<'_> {
                         return Ok(None);
                     };
                     let (mut plan, listing) = (Arc::clone(&history.plan), Arc::clone(&history.listing));
+                    if !protect.is_empty() {
+                        leave_protected(Arc::make_mut(&mut plan), &listing, &protect);
+                    }
                     let left = !plan.removals.is_empty() && planning.confirm_removals(Arc::make_mut(&mut plan));
                     Ok(Some((Planned { plan, listing }, left)))
                 })
@@ -401,47 +411,30 @@ impl Session<'_> {
             let plan = Plan { totals, ..Plan::default() };
             return Ok(Planned { plan: Arc::new(plan), listing: Arc::default() });
         }
-        let filter = self.context.job.filter.clone();
-        let excluded =
-            move |path: &RelPath, dir: bool| filter.as_ref().is_some_and(|filter| filter.excludes(path, dir));
+        let (scope, protect) = (Arc::clone(&source.scope), protected(&agreed.welcome));
+        let excluded = move |path: &RelPath, dir: bool| scope.keeps(path, dir);
         let names = source.contents.names();
         let mut destination = inventory::fetch(channel, names, &table, &hidden, inventory, &excluded).await?;
         let planning = Arc::clone(source);
         let (plan, listing, left) = self
             .aside(move || {
                 let known = planning.contents.listing(&table, &destination, &hidden)?;
-                let options = PlanOptions { delete, fidelity, excluded: &excluded };
+                let options = PlanOptions { delete, fidelity, excluded: &excluded, moves_along: &|_, _| true };
                 let listing = mark_hidden(known.listing, &mut destination, &hidden);
                 let mut plan = plan(&listing, &known.digests, &destination, &options);
+                if !protect.is_empty() {
+                    leave_protected(&mut plan, &listing, &protect);
+                }
                 let left = planning.confirm_removals(&mut plan);
                 Ok((plan, listing, left))
             })
             .await?;
         self.left = left;
+        note_kept(&mut self.report, &plan);
         if let (Some(_), Some(past)) = (at, past) {
-            self.note_drift(&plan, &listing, &past);
+            note_drift(&mut self.report, &plan, &listing, &past);
         }
         Ok(self.context.share(plan, &listing))
-    }
-
-    /// Names what was not as the last push had left it.
-    fn note_drift(&mut self, plan: &Plan, listing: &Listing, past: &History) {
-        let mut changed: HashSet<RelPath> = HashSet::new();
-        for dir in &past.listing.dirs {
-            changed.extend(dir.nodes.iter().filter_map(|node| dir.path.join(&node.name).ok()));
-        }
-        changed.extend(past.plan.removals.iter().map(|removal| removal.path.clone()));
-        let drifted = drifted(plan, listing, &|path| changed.contains(path));
-        if drifted.is_empty() {
-            return;
-        }
-        self.report.drifted += drifted.len() as u64;
-        let named: Vec<String> = drifted.iter().take(NAMED_DRIFT).map(ToString::to_string).collect();
-        let more = drifted.len().saturating_sub(NAMED_DRIFT);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let note =
-            format!("{} entries were not as the last push had left them: {}{more}", drifted.len(), named.join(", "));
-        self.report.notes.push(note);
     }
 
     async fn meet(
@@ -461,26 +454,6 @@ impl Session<'_> {
         // The meeting outlives every session that it has not heard the end of.
         let _ = self.context.events.send(event);
     }
-}
-
-/// Lets the comparison see that the content of `hidden` differs where size and time do not show it.
-fn mark_hidden(listing: Arc<Listing>, destination: &mut Destination, hidden: &[RelPath]) -> Arc<Listing> {
-    if hidden.is_empty() {
-        return listing;
-    }
-    let mut listing = Listing::clone(&listing);
-    let mark = |dir: Option<&mut DirListing>, name: &[u8], mark: u8| {
-        let node = dir.and_then(|dir| dir.nodes.iter_mut().find(|node| *node.name == *name));
-        if let Some(Node { kind: Kind::File { digest, .. }, .. }) = node {
-            *digest = Some(Box::new(Digest([mark; 32])));
-        }
-    };
-    for path in hidden {
-        let Some((parent, name)) = path.split() else { continue };
-        mark(listing.dirs.iter_mut().find(|dir| dir.path == parent), name, 1);
-        mark(destination.listed.get_mut(&parent), name, 0);
-    }
-    Arc::new(listing)
 }
 
 /// Whose a destination is by its record. A push without a fleet writes wherever it is told to.

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use crate::delta::{Parts, SignatureSpec};
 use crate::model::{Listing, RelPath};
-use crate::payload::{Item, Signatures};
-use crate::plan::Basis;
+use crate::payload::Signatures;
+use crate::plan::{Basis, Item, Runs};
 
 /// How many bytes of files may be described ahead: a fraction of a second's work, after which a part of the file that is
 /// compared now gets its turn.
@@ -110,7 +110,7 @@ impl SharedSignatures {
 }
 
 impl Signatures for SharedSignatures {
-    fn announce(&mut self, items: &[Item]) {
+    fn announce(&mut self, items: &Runs<Item>) {
         self.announced.extend(items.iter().filter(|item| item.basis.is_some()));
         self.ask_ahead();
     }

@@ -1,25 +1,19 @@
 //! The source: the guards that need no host, and the scan.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::RootJob;
-use super::contents::{Contents, Indexed, Tables};
-use super::record::{Record, RecordJob};
-use crate::index::{IndexError, Look};
-use crate::model::{
-    Attributes, Digest, DirListing, Fidelity, Kind, Listing, Node, Problem, ProblemKind, RelPath, Seen, SpecialKind,
-};
+use super::contents::{Contents, Tables};
+use super::record::Record;
+use super::survey;
+use crate::index::{Index, IndexError};
+use crate::model::{DirListing, Fidelity, Kind, Listing, Node, Problem, ProblemKind, RelPath, SpecialKind};
 use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
-use crate::tree::{
-    Dir, Filter, Found, Parents, Root, RootError, ScanOptions, ScanReport, SeenDirectory, SystemOwners, attributes_of,
-    look_again, scan, survey,
-};
-
-/// How much is read at a time of a file that is looked at again.
-const LOOK_BYTES: usize = 256 << 10;
+use crate::tree::{Parents, Root, RootError, ScanOptions, ScanReport, Scope, Selection, SystemOwners, scan};
 
 /// A source that was scanned and may be pushed.
 pub(super) struct Source {
@@ -30,6 +24,8 @@ pub(super) struct Source {
     pub(super) counts: Counts,
     /// Extended attributes are synced.
     pub(super) attributes: bool,
+    /// What is left alone on the hosts.
+    pub(super) scope: Arc<Scope>,
 }
 
 /// A source in numbers.
@@ -56,7 +52,7 @@ impl Counts {
         Some(format!("{what} not made there: that takes `[receive] devices`, and root for devices"))
     }
 
-    fn add(&mut self, node: &Node) {
+    pub(super) fn add(&mut self, node: &Node) {
         self.entries += 1;
         self.bytes += node.kind.size_bytes();
         match node.kind {
@@ -91,12 +87,15 @@ impl Source {
     /// the host has something of which the index says that it is gone.
     pub(super) fn confirm_removals(&self, plan: &mut Plan) -> bool {
         let mut parents = Parents::new(&self.root);
-        let mut is_gone = |path: &RelPath| {
+        let mut is_gone = |path: &RelPath, is_directory| {
+            if self.scope.deletes(path, is_directory) {
+                return true;
+            }
             let looked = parents.parent(path).and_then(|(dir, name)| dir.stat(name));
             looked.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
         };
         let before = plan.removals.len();
-        plan.removals.retain(|removal| is_gone(&removal.path));
+        plan.removals.retain(|removal| is_gone(&removal.path, removal.is_directory()));
         let taken_back = (before - plan.removals.len()) as u64;
         plan.totals.deleted -= taken_back;
         plan.totals.overwritten -= taken_back;
@@ -195,18 +194,29 @@ pub(super) enum ScanError {
 pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record>) -> Result<Source, ScanError> {
     let monitor = Arc::clone(&job.monitor);
     let report_progress = |entries| monitor.scanned(entries);
+    let mounts = match (record, &job.memory) {
+        (Some(record), _) => record.mounts(),
+        (None, Some(file)) => Index::mounts_in(file, &job.path),
+        (None, None) => BTreeSet::new(),
+    };
+    let selection = Selection { mounts, ..job.selection.clone() };
     let options = ScanOptions {
-        filter: job.filter.as_deref().map(|filter| filter as &dyn Filter),
+        filter: None,
+        selection: Some(&selection),
         checksum: job.checksum,
         attributes: job.attributes,
         on_progress: Some(&report_progress),
     };
     let keep = job.record.as_ref().zip(record);
-    let (contents, counts, report) = match keep {
-        Some((keep, record)) => survey_source(job, &root, &options, record, keep)?,
+    let (mut contents, counts, report) = match keep {
+        Some((keep, record)) => survey::survey_source(job, &root, &options, record, keep)?,
         None => list_source(job, &root, &options).map_err(ScanError::Refused)?,
     };
     let vanished = report.unreadable.into_iter();
+    let scope = Arc::new(Scope::new(selection, report.left, job.delete_excluded));
+    if let Contents::Indexed(indexed) = &mut contents {
+        indexed.scope = Arc::clone(&scope);
+    }
     Ok(Source {
         root,
         contents,
@@ -214,6 +224,7 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
         problems: report.problems.into_iter().chain(vanished).collect(),
         counts,
         attributes: job.attributes,
+        scope,
     })
 }
 
@@ -237,86 +248,14 @@ fn list_source(
     Ok((Contents::Listed(Arc::new(listing)), counts, report))
 }
 
-/// Compares the source with its index, and numbers what changed.
-fn survey_source(
-    job: &RootJob,
-    root: &Root,
-    options: &ScanOptions,
-    record: &Record,
-    keep: &RecordJob,
-) -> Result<(Contents, Counts, ScanReport), ScanError> {
-    let mut index = record.index.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut merge = index.merge(keep.now).map_err(ScanError::Index)?;
-    let mut counts = Counts::default();
-    let mut buffer = vec![0; LOOK_BYTES];
-    let mut problems = Vec::new();
-    let mut failed = None;
-    let mut visit = |mut dir: SeenDirectory, handle: &Dir| {
-        dir.entries.iter().for_each(|seen| counts.add(&seen.node));
-        let mut look = Looking {
-            handle,
-            path: &dir.path,
-            buffer: &mut buffer,
-            attributes: job.attributes,
-            problems: &mut problems,
-        };
-        merge.directory(&dir.path, &dir.itself, &mut dir.entries, &mut look).map_err(|error| {
-            let message = error.to_string();
-            failed = Some(error);
-            std::io::Error::other(message)
-        })
-    };
-    let owners = SystemOwners::new();
-    let scanned = survey(root, options, &owners, &mut visit);
-    if let Some(error) = failed {
-        return Err(ScanError::Index(error));
-    }
-    let mut report = scanned.map_err(|error| ScanError::Refused(unscannable(job, &error)))?;
-    report.problems.append(&mut problems);
-    check_scan(job, &report, counts).map_err(ScanError::Refused)?;
-    let summary = merge.finish(keep.stamp).map_err(ScanError::Index)?;
-    for name in index.acl_names().map_err(ScanError::Index)? {
-        report.names.note_named(name, &owners);
-    }
-    drop(index);
-    let indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), summary.position);
-    Ok((Contents::Indexed(indexed), counts, report))
-}
-
-/// Looks again at entries of one directory.
-struct Looking<'a> {
-    handle: &'a Dir,
-    path: &'a RelPath,
-    buffer: &'a mut [u8],
-    attributes: bool,
-    problems: &'a mut Vec<Problem>,
-}
-
-impl Look for Looking<'_> {
-    fn content(&mut self, seen: &Seen) -> Option<Digest> {
-        look_again(self.handle, seen, self.buffer)
-    }
-
-    fn attributes(&mut self, seen: &Seen) -> Attributes {
-        if !self.attributes {
-            return Attributes::default();
-        }
-        let found = Found::or_nothing(attributes_of(self.handle, &seen.node.name));
-        if let (Some(detail), Ok(path)) = (found.left_out, self.path.join(&seen.node.name)) {
-            self.problems.push(Problem::new(path, ProblemKind::Unreadable, detail));
-        }
-        found.attributes
-    }
-}
-
-fn unscannable(job: &RootJob, error: &std::io::Error) -> GuardRefusal {
+pub(super) fn unscannable(job: &RootJob, error: &std::io::Error) -> GuardRefusal {
     let (label, path) = (job.label(), job.path.display());
     let message = format!("root {label}: {path} cannot be scanned: {error}; nothing was changed");
     refuse(Guard::UnreadableSource, message)
 }
 
 /// The guards that need a whole scan.
-fn check_scan(job: &RootJob, report: &ScanReport, counts: Counts) -> Result<(), GuardRefusal> {
+pub(super) fn check_scan(job: &RootJob, report: &ScanReport, counts: Counts) -> Result<(), GuardRefusal> {
     let label = job.label();
     // A directory that went away in the middle is how a live tree is: it is gone at the next scan.
     let mut unreadable = report.unreadable.iter().filter(|problem| problem.kind != ProblemKind::Vanished);
@@ -358,6 +297,7 @@ mod tests {
             problems: Vec::new(),
             counts: Counts::default(),
             attributes: false,
+            scope: Arc::default(),
         };
         let removal = |(name, directory): (&str, bool)| Removal {
             path: RelPath::new(name.as_bytes()).unwrap(),

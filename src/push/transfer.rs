@@ -265,7 +265,7 @@ fn changes_before<'a>(plan: &'a Plan, listing: &'a Listing) -> impl Iterator<Ite
         mtime: reuse.content.mtime,
         meta: reuse.step.entry.of(listing).1.meta.clone(),
     });
-    let replacing = plan.files.iter().map(|file| &file.step).filter(|step| step.was != Expected::Nothing);
+    let replacing = plan.files.iter().map(|file| file.step).filter(|step| step.was != Expected::Nothing);
     let expected = replacing.map(move |step| Change::Expect { path: path(step.entry), was: step.was });
     moved.chain(replaced).chain(made).chain(reused).chain(expected)
 }

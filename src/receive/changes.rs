@@ -28,6 +28,15 @@ impl Writer<'_> {
             Change::Reuse { path, was, from, size_bytes, mtime, meta } => {
                 self.reuse(path, was, &from, (size_bytes, mtime), meta)
             }
+            Change::MakeDirectory { ref path, .. }
+            | Change::Link { ref path, .. }
+            | Change::Symlink { ref path, .. }
+            | Change::SetMeta { ref path, .. }
+            | Change::SetDirectoryMeta { ref path, .. }
+                if self.spares(path) =>
+            {
+                Ok(())
+            }
             Change::MakeDirectory { path, was } => self.make_directory(path, was),
             Change::ReplaceDirectory { path, entries } => {
                 self.count_deletions(entries)?;
@@ -57,11 +66,25 @@ impl Writer<'_> {
             // From here on the root is at no known position until all changes are done.
             self.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
         }
+        if self.moves_protected(from, &to) || (exchange && self.moves_protected(&to, from)) {
+            self.outcome.drifted += 1;
+            let detail = "it is not moved, since it holds what is protected here";
+            self.problem(Problem::new(to.clone(), ProblemKind::Conflict, detail));
+            self.failed.insert(to);
+            return Ok(());
+        }
         let Err(error) = self.applier.move_directory(from, &to, exchange, &self.staging) else { return Ok(()) };
         match problem_kind(&error) {
             ProblemKind::Vanished => self.fail_as(to, ProblemKind::Conflict, error),
             kind => self.fail_as(to, kind, error),
         }
+    }
+
+    /// Whether `from` or `to` is protected, or something that would be moved is, there or here. Then the primary
+    /// compares, and leaves it where it is.
+    fn moves_protected(&mut self, from: &RelPath, to: &RelPath) -> bool {
+        let found = self.protect.find_moved(self.applier.parents().root(), from, to);
+        !matches!(found, Ok(None)) || self.protect.holds(from) || self.protect.holds(to)
     }
 
     fn make_directory(&mut self, path: RelPath, was: Expected) -> Result<(), WriteError> {
@@ -79,6 +102,11 @@ impl Writer<'_> {
     }
 
     fn link(&mut self, path: RelPath, to: &RelPath, was: Expected) -> Result<(), WriteError> {
+        if self.protect.holds(to) {
+            let detail = "the file that it is a hard link of is protected here";
+            self.problem(Problem::new(path, ProblemKind::Denied, detail));
+            return Ok(());
+        }
         if self.failed.contains(to) {
             let detail = "the file that it is a hard link of could not be brought over";
             self.problem(Problem::new(path, ProblemKind::Failed, detail));
@@ -162,6 +190,9 @@ impl Writer<'_> {
             return Err(WriteError::Protocol("the removal of a root, or of nothing"));
         }
         self.count_deletions(1)?;
+        if self.spares(&path) {
+            return Ok(());
+        }
         let removed = if was == Expected::Directory {
             self.applier.remove_directory(&path).map(|()| Placed::AsExpected)
         } else {
@@ -170,6 +201,8 @@ impl Writer<'_> {
         match removed {
             Ok(placed) => self.note_placed(&path, placed),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // It holds nothing that the primary can know of.
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && self.holds_protected(&path) => {}
             Err(error) => return self.fail(path, error),
         }
         Ok(())

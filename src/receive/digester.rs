@@ -34,9 +34,13 @@ struct Aside {
     digests: Receiver<io::Result<Digest>>,
 }
 
+/// From so many processors on, one of them has time for the digests: the others decrypt and write.
+const CORES: usize = 3;
+
 /// Hashes one file after the other.
-#[derive(Default)]
 pub(super) struct Digester {
+    /// Whether a thread of its own is worth it on this machine.
+    has_cores: bool,
     hasher: Hasher,
     piece: Vec<u8>,
     aside: Option<Aside>,
@@ -44,10 +48,15 @@ pub(super) struct Digester {
 }
 
 impl Digester {
+    pub(super) fn new() -> Self {
+        let has_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= CORES);
+        Digester { has_cores, hasher: Hasher::default(), piece: Vec::new(), aside: None, is_aside: false }
+    }
+
     /// Begins a file of `size_bytes`; what came of the one before is forgotten.
     pub(super) fn begin(&mut self, size_bytes: u64) {
         self.is_aside = false;
-        if size_bytes >= ASIDE_FROM_BYTES {
+        if self.has_cores && size_bytes >= ASIDE_FROM_BYTES {
             if self.aside.is_none() {
                 // A system without room for a thread does without.
                 self.aside = Aside::start().ok();
@@ -186,7 +195,7 @@ mod tests {
         let content: Vec<u8> = (0u32..3_000_000).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
-        let mut digester = Digester::default();
+        let mut digester = Digester { has_cores: true, ..Digester::new() };
         for announced in [0, content.len() as u64, 1, ASIDE_FROM_BYTES] {
             digester.begin(announced);
             digester.add(b"of a file that was given up").unwrap();
@@ -206,7 +215,7 @@ mod tests {
     #[test]
     fn a_range_that_is_not_there_is_an_error_of_that_file_alone() {
         let file = tempfile::tempfile().unwrap();
-        let mut digester = Digester::default();
+        let mut digester = Digester { has_cores: true, ..Digester::new() };
         digester.begin(ASIDE_FROM_BYTES);
         digester.add_range(&file, 0..1).unwrap();
         digester.add(b"more").unwrap();

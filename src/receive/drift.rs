@@ -3,7 +3,7 @@
 use crate::model::{RelPath, Timestamp};
 
 /// Paths that are named one by one; the others are counted.
-const MAX_NAMED: usize = 20;
+pub(super) const MAX_NAMED: usize = 20;
 
 /// Entries that were kept aside.
 #[derive(Default)]
@@ -22,18 +22,23 @@ impl Drift {
 
     /// One line for people, if there is something to say; `place` is where they are.
     pub(super) fn told(&self, place: &str) -> Option<String> {
-        let names: Vec<String> = self.named.iter().map(ToString::to_string).collect();
-        let more = match self.kept - names.len() as u64 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
         let count = match self.kept {
             0 => return None,
             1 => "1 entry was not what it was taken to be and is".to_owned(),
             kept => format!("{kept} entries were not what they were taken to be and are"),
         };
-        Some(format!("{count} kept in {place}: {}{more}", names.join(", ")))
+        Some(format!("{count} kept in {place}: {}", named(&self.named, self.kept)))
     }
+}
+
+/// The first of `count` paths, and how many more there are.
+pub(super) fn named(first: &[RelPath], count: u64) -> String {
+    let names: Vec<String> = first.iter().map(ToString::to_string).collect();
+    let more = match count - names.len() as u64 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    names.join(", ") + &more
 }
 
 /// The name of a session's directory in the attic: its time in UTC, to be sorted by, and its process.

@@ -8,6 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::link::Output;
+use super::protect::Protect;
 use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, RelPath, Side, View};
 use crate::tree::{LinkTable, Root, ScanOptions, SystemOwners, list_dir, scan};
 use crate::wire::{Inventory, ToPrimary, WireError};
@@ -33,13 +34,15 @@ pub(super) struct Listed {
     links: LinkTable,
     checksum: bool,
     attributes: bool,
+    protect: Protect,
     pub(super) inventory: Inventory,
 }
 
 impl Listed {
-    /// Lists `root`; `None` is a root that does not exist yet.
+    /// Lists `root`, but for what `protect` holds; `None` is a root that does not exist yet.
     pub(super) fn of(
         root: Option<&Root>,
+        protect: Protect,
         fidelity: Fidelity,
         checksum: bool,
         owners: &SystemOwners,
@@ -50,6 +53,7 @@ impl Listed {
             links: LinkTable::default(),
             checksum,
             attributes: fidelity.attributes.any(),
+            protect,
             inventory: Inventory {
                 digest: ListingHasher::default().finish(),
                 directories: 0,
@@ -70,7 +74,8 @@ impl Listed {
             }
         };
         let attributes = fidelity.attributes.any();
-        let options = ScanOptions { checksum, attributes, on_progress: Some(&tell), ..ScanOptions::default() };
+        let filter = listed.protect.filter();
+        let options = ScanOptions { filter, checksum, attributes, on_progress: Some(&tell), ..ScanOptions::default() };
         let report = scan(root, &options, owners, &mut |dir| {
             names.note(&dir.meta, owners);
             dir.nodes.iter().for_each(|node| names.note(&node.meta, owners));
@@ -122,8 +127,10 @@ impl Listed {
         paths: &[RelPath],
         output: &Output,
     ) -> Result<(), WireError> {
-        let options = ScanOptions { checksum: self.checksum, attributes: self.attributes, ..ScanOptions::default() };
-        for path in paths {
+        let filter = self.protect.filter();
+        let (checksum, attributes) = (self.checksum, self.attributes);
+        let options = ScanOptions { filter, checksum, attributes, ..ScanOptions::default() };
+        for path in paths.iter().filter(|path| !self.protect.holds(path)) {
             let Some(root) = root else { break };
             // What cannot be looked at is left out, and what is left out is not touched.
             let mut problems = Vec::new();

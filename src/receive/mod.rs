@@ -7,6 +7,7 @@
 //! | file        | what it owns |
 //! |-------------|--------------|
 //! | `policy`    | which roots there are, and what may be done to them |
+//! | `protect`   | what no primary changes |
 //! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
 //! | `session`   | which message may come when, and what answers it |
 //! | `refusal`   | how a session ends early |
@@ -30,6 +31,7 @@ mod inventory;
 mod link;
 mod owners;
 mod policy;
+mod protect;
 mod rebuild;
 mod refusal;
 mod reuse;

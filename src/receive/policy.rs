@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::model::Patterns;
+
 /// Who owns what arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OwnerPolicy {
@@ -47,6 +49,8 @@ pub struct Policy {
     pub labels: bool,
     /// When a commit is acknowledged.
     pub durability: Durability,
+    /// What no primary changes, in any root.
+    pub protect: Patterns,
 }
 
 impl Policy {
@@ -60,6 +64,7 @@ impl Policy {
             // They belong to the policy of this host, which may not know those of the other.
             labels: false,
             durability: Durability::Commit,
+            protect: Patterns::default(),
         }
     }
 }

@@ -58,6 +58,10 @@ impl Writer<'_> {
         basis: Option<(u64, Timestamp)>,
     ) -> Result<(), WriteError> {
         let mut open = Open { path, meta, size_bytes, target: None };
+        if self.spares(&open.path) {
+            self.open = Some(open);
+            return Ok(());
+        }
         let mut basis_file = None;
         let mut basis_bytes = 0;
         let mut basis_has_holes = false;

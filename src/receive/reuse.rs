@@ -34,6 +34,15 @@ impl Writer<'_> {
         if path.is_root() || from.is_root() {
             return Err(WriteError::Protocol("the content of a root"));
         }
+        if self.spares(&path) {
+            return Ok(());
+        }
+        if self.protect.holds(from) {
+            // Another name of it would be a way to change it.
+            self.expectations.insert(&path, was)?;
+            self.resend.push(path);
+            return Ok(());
+        }
         let content = Expected::File { size_bytes, mtime };
         let linked = self.applier.parents().parent(from).and_then(|(dir, name)| self.staging.hard_link(&dir, name));
         // Looked at in the stage, where it cannot be swapped any more.

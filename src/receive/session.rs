@@ -16,6 +16,7 @@ use super::inventory::Listed;
 use super::link::{PrimaryLink, standard_streams};
 use super::owners::{Ownership, Process};
 use super::policy::{Durability, Policy, Roots};
+use super::protect::Protect;
 use super::refusal::{End, WriteEnd, check_room, misplaced, refuse, stage_refusal, write_refusal};
 use super::signature::Signatures;
 use super::writer::{WriteError, Writer};
@@ -229,6 +230,7 @@ impl Session<'_> {
             free_bytes: free.as_ref().map_or(u64::MAX, |free| free.bytes),
             free_inodes: free.as_ref().and_then(|free| free.inodes),
             writable: place.is_some_and(Root::is_writable),
+            protect: self.policy.protect.lines().map(str::to_owned).collect(),
             notes: Vec::new(),
         };
         Ok(self.link.send(&ToPrimary::Welcome(welcome))?)
@@ -256,9 +258,11 @@ impl Session<'_> {
 
     fn list(&self, found: &Found, hello: &Hello, fidelity: Fidelity) -> Result<Listed, End> {
         let root = found.root.as_ref();
-        let listed = Listed::of(root, fidelity, hello.checksum, &self.owners, &self.link.output).map_err(|error| {
-            refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
-        })?;
+        let protect = Protect::of(&self.policy.protect, root);
+        let listed =
+            Listed::of(root, protect, fidelity, hello.checksum, &self.owners, &self.link.output).map_err(|error| {
+                refuse(RefusalKind::BadRoot, format!("{}: cannot be listed: {error}", found.path.display()))
+            })?;
         self.link.send(&ToPrimary::Inventory(listed.inventory.clone()))?;
         Ok(listed)
     }
@@ -311,7 +315,7 @@ impl Session<'_> {
         writer.deletions_left = begin.deletions;
         writer.state_before_moves = unknown_position(claim.as_ref().or(recorded.as_ref()));
         writer.foreign_users = self.ownership.foreign_users(&begin.names, &self.owners, &self.process);
-        let signatures = Signatures::new(&root, &self.link.output);
+        let signatures = Signatures::new(&root, writer.protect.clone(), &self.link.output);
         let finish = self.take_changes(&mut writer, signatures).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || bytes.is_some();
         let outcome = self.finish(writer, hello, finish, keep_state).map_err(|end| end.on(&path))?;
@@ -383,6 +387,7 @@ impl Session<'_> {
             writer.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
         }
         writer.outcome.notes.extend(writer.drift.told(&writer.attic.place()));
+        writer.outcome.notes.extend(writer.spared.told());
         if writer.owners_denied > 0 {
             let own = geteuid().as_raw();
             let user = self.owners.user_name(own).unwrap_or_else(|| own.to_string());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::link::Output;
+use super::protect::Protect;
 use crate::delta::{Parts, Signer};
 use crate::tree::{Parents, Root, open_basis};
 use crate::wire::{SignatureRequest, ToPrimary, WireError};
@@ -22,16 +23,17 @@ const QUESTIONS: usize = 1024;
 /// Answers questions for signatures, in their order. Dropping it leaves the rest unanswered.
 pub(super) struct Signatures {
     root: Root,
+    protect: Protect,
     output: Output,
     questions: Option<SyncSender<SignatureRequest>>,
     ended: Arc<AtomicBool>,
 }
 
 impl Signatures {
-    /// For files of `root`; the answers go to `output`.
-    pub(super) fn new(root: &Root, output: &Output) -> Self {
+    /// For files of `root` that are not protected; the answers go to `output`.
+    pub(super) fn new(root: &Root, protect: Protect, output: &Output) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
-        Signatures { root: root.clone(), output: output.clone(), questions: None, ended }
+        Signatures { root: root.clone(), protect, output: output.clone(), questions: None, ended }
     }
 
     /// Takes a question.
@@ -51,7 +53,9 @@ impl Signatures {
     fn start(&self) -> io::Result<SyncSender<SignatureRequest>> {
         let (questions, asked) = sync_channel(QUESTIONS);
         let (parents, output, ended) = (Parents::new(&self.root), self.output.clone(), Arc::clone(&self.ended));
-        std::thread::Builder::new().name("signatures".into()).spawn(move || serve(&asked, parents, &output, &ended))?;
+        let protect = self.protect.clone();
+        let work = move || serve(&asked, parents, &protect, &output, &ended);
+        std::thread::Builder::new().name("signatures".into()).spawn(work)?;
         Ok(questions)
     }
 }
@@ -63,18 +67,30 @@ impl Drop for Signatures {
     }
 }
 
-fn serve(asked: &Receiver<SignatureRequest>, mut parents: Parents, output: &Output, ended: &AtomicBool) {
+fn serve(
+    asked: &Receiver<SignatureRequest>,
+    mut parents: Parents,
+    protect: &Protect,
+    output: &Output,
+    ended: &AtomicBool,
+) {
     for request in asked {
-        if ended.load(Ordering::Relaxed) || answer(&request, &mut parents, output).is_err() {
+        if ended.load(Ordering::Relaxed) || answer(&request, &mut parents, protect, output).is_err() {
             return;
         }
     }
 }
 
 /// Answers one request. A file that is not as the inventory said gets no signature, and so does
-/// one whose block lengths are out of bounds: then the primary sends it whole.
-fn answer(request: &SignatureRequest, parents: &mut Parents, output: &Output) -> Result<(), WireError> {
-    match sign(request, parents, output)? {
+/// one whose block lengths are out of bounds, or that is protected: then the primary sends it whole.
+fn answer(
+    request: &SignatureRequest,
+    parents: &mut Parents,
+    protect: &Protect,
+    output: &Output,
+) -> Result<(), WireError> {
+    let signed = if protect.holds(&request.path) { None } else { sign(request, parents, output)? };
+    match signed {
         Some(rest) => output.send(&ToPrimary::Signature { id: request.id, bytes: rest, last: true }),
         None => output.send(&ToPrimary::NoSignature { id: request.id }),
     }

@@ -11,6 +11,7 @@ use super::digester::Digester;
 use super::drift::Drift;
 use super::expect::{Expectations, Was};
 use super::policy::{Durability, Policy};
+use super::protect::{Protect, Spared};
 use super::rebuild::Open;
 use super::reuse::Reused;
 use crate::delta::Op;
@@ -68,6 +69,10 @@ pub(super) struct Writer<'a> {
     pub(super) deletions_left: u64,
     pub(super) outcome: Committed,
     pub(super) drift: Drift,
+    /// What is not changed, whatever comes.
+    pub(super) protect: Protect,
+    /// What would have been.
+    pub(super) spared: Spared,
     /// Users of the primary whose entries cannot be given to them here.
     pub(super) foreign_users: BTreeSet<u32>,
     /// Entries whose owner could not be set.
@@ -114,6 +119,8 @@ impl<'a> Writer<'a> {
             deletions_left: 0,
             outcome: Committed::default(),
             drift: Drift::default(),
+            protect: Protect::of(&policy.protect, Some(root)),
+            spared: Spared::default(),
             foreign_users: BTreeSet::new(),
             owners_denied: 0,
             times_cut: 0,
@@ -122,7 +129,7 @@ impl<'a> Writer<'a> {
             reused: Vec::new(),
             resend: Vec::new(),
             open: None,
-            digester: Digester::default(),
+            digester: Digester::new(),
             files_done: 0,
             bytes_done: 0,
             problem_bytes: 0,
@@ -163,10 +170,38 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Whether `path` is protected; then nothing is done about it but to tell.
+    pub(super) fn spares(&mut self, path: &RelPath) -> bool {
+        let spares = self.protect.holds(path);
+        if spares {
+            self.spared.note(path);
+        }
+        spares
+    }
+
+    /// Whether something at or below `path` is protected, or may be.
+    pub(super) fn holds_protected(&mut self, path: &RelPath) -> bool {
+        match self.protect.find(self.applier.parents().root(), path) {
+            Ok(None) => false,
+            Ok(Some(found)) => {
+                self.spared.note(&found);
+                true
+            }
+            Err(_) => {
+                self.spared.note(path);
+                true
+            }
+        }
+    }
+
     fn record(&mut self, record: Record, content: &[u8]) -> Result<(), WriteError> {
         match record {
             Record::File { path, meta, digest, .. } if self.open.is_none() && !path.is_root() => {
-                self.small(path, &meta, digest, content)
+                if self.spares(&path) {
+                    Ok(())
+                } else {
+                    self.small(path, &meta, digest, content)
+                }
             }
             Record::Begin { path, meta, size_bytes, basis } if self.open.is_none() && !path.is_root() => {
                 self.begin(path, meta, size_bytes, basis)
@@ -218,6 +253,10 @@ impl<'a> Writer<'a> {
 
     /// Puts a staged entry to its place at once, where `was` is taken to be; whether that could be done.
     pub(super) fn place(&mut self, path: RelPath, staged: Staged, was: Was) -> Result<bool, WriteError> {
+        if self.replaceable.contains_key(&path) && self.holds_protected(&path) {
+            self.failed.insert(path);
+            return Ok(false);
+        }
         let expected = |found| self.expectations.holds(was, found);
         let over = Over { expected: &expected, directory: self.replaceable.get(&path).copied() };
         match self.applier.place(staged, &path, over, &mut self.attic) {

@@ -248,6 +248,12 @@ impl Dir {
         Ok(Stat::from(fs::statat(&self.fd, checked(name)?, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
+    /// Whether this directory is the topmost of its filesystem. What is above it is looked at, not opened.
+    pub fn is_filesystem_root(&self) -> io::Result<bool> {
+        let (own, above) = (self.stat_self()?, Stat::from(fs::statat(&self.fd, c"..", AtFlags::SYMLINK_NOFOLLOW)?));
+        Ok(own.dev != above.dev || own.ino == above.ino)
+    }
+
     /// Opens the directory `name`.
     pub fn open_dir(&self, name: &[u8]) -> io::Result<Dir> {
         Ok(Dir { fd: self.open(name, LIST)? })
@@ -410,6 +416,11 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// What `file` is.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        Ok(Stat::from(fs::fstat(file)?))
+    }
+
     /// The kind.
     pub fn file_type(&self) -> fs::FileType {
         fs::FileType::from_raw_mode(self.mode)

@@ -7,8 +7,12 @@
 //! | file       | what it owns |
 //! |------------|--------------|
 //! | `beneath`  | containment: [`Root`], [`Dir`], [`Parents`] |
+//! | `below`    | what lies below a directory |
 //! | `open`     | how the path that an operator named becomes a [`Root`] |
 //! | `scan`     | listings of a root in path order |
+//! | `links`    | files with several names, as a scan meets them |
+//! | `selection` | what of a source is synced, `.rfleetignore` |
+//! | `way`      | what a scan leaves out by it on its way |
 //! | `read`     | content that cannot be torn |
 //! | `stage`    | the private directory in which new content is made |
 //! | `home`     | the directory of our own, and the state in it |
@@ -25,7 +29,7 @@
 //! An unprivileged local user may write in the tree and may swap any component at any time.
 //! - No call resolves more than one component except `openat2` with `RESOLVE_BENEATH |
 //!   RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS` from the root's handle, or its replacement, one
-//!   component at a time with `O_NOFOLLOW`. `..` is never resolved below a root.
+//!   component at a time with `O_NOFOLLOW`. `..` is never resolved below a root (its device is looked at, to know a filesystem's top).
 //! - Every open has `O_NOFOLLOW`, and what is read or changed through a handle was checked on that
 //!   handle, not by name before.
 //! - New content is made in a directory that only the effective user can enter, so its name cannot
@@ -42,17 +46,21 @@
 mod apply;
 mod attic;
 mod attributes;
+mod below;
 mod beneath;
 mod dispose;
 mod home;
+mod links;
 mod meta;
 mod open;
 mod owners;
 mod place;
 mod read;
 mod scan;
+mod selection;
 mod stage;
 mod times;
+mod way;
 
 #[cfg(test)]
 mod fixture;
@@ -62,12 +70,15 @@ mod race_tests;
 pub use apply::{Applier, MetaSet, problem_kind};
 pub use attic::Attic;
 pub use attributes::{Found, LocalAttributes, attributes_of};
+pub use below::find_below;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
 pub use home::read_state;
+pub use links::LinkTable;
 pub use meta::{LocalMeta, Shortfall};
 pub use open::RootError;
 pub use owners::SystemOwners;
 pub use place::{Expectation, Over, Placed};
 pub use read::{ContentReader, ReadError, Whole, open_basis};
-pub use scan::{Filter, LinkTable, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
+pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
+pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging};

@@ -20,8 +20,11 @@ use rustix::io::Errno;
 
 use super::attributes::{self, Found, attributes_of};
 use super::beneath::{Dir, Root, Stat};
+use super::links::{LinkTable, Links};
 use super::meta::Hold;
 use super::read::{ContentReader, ReadError};
+use super::selection::{LeftOut, Selection};
+use super::way::{Way, reserved_problem};
 use crate::model::{
     Digest, DirListing, Kind, Meta, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath,
     Seen, SpecialKind, check_name,
@@ -53,30 +56,12 @@ pub struct ScanOptions<'a> {
     pub filter: Option<&'a dyn Filter>,
     /// Read extended attributes: of every entry with [`scan`], of the root with [`survey`].
     pub attributes: bool,
-    /// Read every file and fill its digest. Hard links have none: their first name has it.
+    /// What of a source is synced.
+    pub selection: Option<&'a Selection>,
+    /// Read every file, once whatever names it has, and fill its digest.
     pub checksum: bool,
     /// Told the number of entries so far, once for each directory.
     pub on_progress: Option<&'a dyn Fn(u64)>,
-}
-
-/// The first name of each file that has several, by device and inode number.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LinkTable(HashMap<(u64, u64), RelPath>);
-
-impl LinkTable {
-    /// Number of files with several names.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn first_name(&self, stat: &Stat) -> Option<&RelPath> {
-        self.0.get(&(stat.dev, stat.ino))
-    }
 }
 
 /// What a scan found beside the listings.
@@ -92,6 +77,8 @@ pub struct ScanReport {
     /// Other entries that are left out (names that cannot be sent; the path is the directory's) or
     /// have no digest (content that could not be read).
     pub problems: Vec<Problem>,
+    /// What the selection left out.
+    pub left: LeftOut,
     /// Entries listed, the root itself not counted.
     pub entries: u64,
     /// Directories listed, the root counted.
@@ -99,8 +86,8 @@ pub struct ScanReport {
 }
 
 /// Lists everything below `root`, in path order, each directory before those below it; its nodes
-/// are sorted by name. [`RESERVED_NAME`] is left out at every level, and so is what the filter
-/// excludes and what vanishes while it is looked at.
+/// are sorted by name. [`RESERVED_NAME`] is left out at every level, `lost+found` at the top of a
+/// filesystem, and so is what the filter and the selection exclude and what vanishes while it is looked at.
 ///
 /// # Errors
 /// What `visit` returns, or the root itself cannot be listed. Trouble further down is in the report.
@@ -125,6 +112,10 @@ pub struct SeenDirectory {
     pub itself: Seen,
     /// What it holds, sorted by name.
     pub entries: Vec<Seen>,
+    /// Digest of its file of patterns, where it has one.
+    pub rules: Option<Digest>,
+    /// Names of the files in it that are too large.
+    pub large: Vec<Box<[u8]>>,
 }
 
 /// As [`scan`], for an index: with inodes, without hard links, which the index finds by them. With each
@@ -225,6 +216,10 @@ fn walk<T: Listed>(
     }
     report.unreadable.append(&mut lister.unreadable);
     report.problems.append(&mut lister.problems);
+    report.left = lister.way.left;
+    if let Some(selection) = options.selection {
+        report.left.unmounted = selection.mounts.difference(&report.left.mounts).cloned().collect();
+    }
     Ok(report)
 }
 
@@ -299,28 +294,10 @@ fn unreadable(path: RelPath, error: &io::Error) -> Problem {
     Problem::new(path, kind, error.to_string())
 }
 
-/// Where first names of hard links come from.
-enum Links<'t> {
-    /// Each new one is the first of its file.
-    Grow(&'t mut LinkTable),
-    /// Only what is known counts.
-    Fixed(&'t LinkTable),
-}
-
-impl Links<'_> {
-    /// The first name of the file, if `path` is not it.
-    fn link(&mut self, stat: &Stat, path: &RelPath) -> Option<Box<RelPath>> {
-        let first = match self {
-            Links::Fixed(table) => table.first_name(stat)?,
-            Links::Grow(table) => table.0.entry((stat.dev, stat.ino)).or_insert_with(|| path.clone()),
-        };
-        (first != path).then(|| Box::new(first.clone()))
-    }
-}
-
 /// Lists directories; its buffers are used again for each.
 struct Lister<'a> {
     options: ScanOptions<'a>,
+    way: Way,
     list_buffer: Vec<MaybeUninit<u8>>,
     read_buffer: Vec<u8>,
     unreadable: Vec<Problem>,
@@ -331,6 +308,7 @@ impl<'a> Lister<'a> {
     fn new(options: ScanOptions<'a>) -> Self {
         Lister {
             options,
+            way: Way::default(),
             list_buffer: vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES],
             read_buffer: if options.checksum { vec![0; READ_BUFFER_BYTES] } else { Vec::new() },
             unreadable: Vec::new(),
@@ -339,7 +317,9 @@ impl<'a> Lister<'a> {
     }
 
     fn list(&mut self, dir: &Dir, path: RelPath, links: &mut Links<'_>) -> io::Result<DirListing> {
-        let mut meta = dir.stat_self()?.meta();
+        let stat = dir.stat_self()?;
+        let mut meta = stat.meta();
+        self.way.enter(dir, &path, &stat, &self.options, &mut self.problems)?;
         self.read_own_attributes(dir, &path, &mut meta);
         let mut nodes: Vec<Node> = Vec::new();
         // Few files have several names: their numbers are kept apart, so that nodes stay small to sort.
@@ -375,6 +355,7 @@ impl<'a> Lister<'a> {
     fn survey(&mut self, dir: &Dir, path: RelPath) -> io::Result<SeenDirectory> {
         let stat = dir.stat_self()?;
         let mut itself = Node { name: Box::default(), kind: Kind::Directory, meta: stat.meta() };
+        let rules = self.way.enter(dir, &path, &stat, &self.options, &mut self.problems)?;
         if path.is_root() {
             self.read_own_attributes(dir, &path, &mut itself.meta);
         }
@@ -391,13 +372,15 @@ impl<'a> Lister<'a> {
         entries.sort_unstable_by(|a, b| a.node.name.cmp(&b.node.name));
         // As in `list`.
         entries.dedup_by(|a, b| a.node.name == b.node.name);
-        Ok(SeenDirectory { path, itself: Seen { node: itself, inode: stat.inode() }, entries })
+        let large = std::mem::take(&mut self.way.large);
+        Ok(SeenDirectory { path, itself: Seen { node: itself, inode: stat.inode() }, entries, rules, large })
     }
 
     /// The entry `name`, unless it is left out.
     fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Stat)> {
         let bytes = name.to_bytes();
         if bytes == RESERVED_NAME {
+            self.problems.extend(reserved_problem(dir, parent));
             return None;
         }
         let (stat, kind) = match stat_and_kind(dir, name) {
@@ -405,11 +388,8 @@ impl<'a> Lister<'a> {
             Err(Errno::NOENT) => return None,
             Err(errno) => {
                 if let Ok(path) = parent.join(bytes) {
-                    self.unreadable.push(Problem::new(
-                        path,
-                        ProblemKind::Unreadable,
-                        io::Error::from(errno).to_string(),
-                    ));
+                    let detail = io::Error::from(errno).to_string();
+                    self.unreadable.push(Problem::new(path, ProblemKind::Unreadable, detail));
                 }
                 return None;
             }
@@ -419,11 +399,8 @@ impl<'a> Lister<'a> {
             self.problems.push(Problem::new(parent.clone(), ProblemKind::Unsupported, detail));
             return None;
         }
-        if let Some(filter) = self.options.filter {
-            let path = parent.join(bytes).ok()?;
-            if filter.excludes(&path, stat.is_directory()) {
-                return None;
-            }
+        if self.way.leaves_out(dir, parent, bytes, &stat, &self.options) {
+            return None;
         }
         Some((Node { name: bytes.into(), kind, meta: stat.meta() }, stat))
     }
@@ -444,12 +421,19 @@ impl<'a> Lister<'a> {
 
     /// Fills what is known only in name order (links) or costs reading (digests).
     fn complete(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node, linked: Option<&Stat>, links: &mut Links<'_>) {
-        let Kind::File { link, .. } = &mut node.kind else { return };
-        if let (Some(stat), Ok(path)) = (linked, parent.join(&node.name)) {
-            *link = links.link(stat, &path);
+        let linked = linked.and_then(|stat| Some((stat, parent.join(&node.name).ok()?)));
+        if let Some((stat, path)) = &linked {
+            links.complete(stat, path, node);
         }
-        if self.options.checksum && link.is_none() {
+        let Kind::File { link, digest, .. } = &node.kind else { return };
+        let is_first = link.is_none();
+        // A later name has the digest of the first, none if that could not be read.
+        let is_known = digest.is_some() || (!is_first && matches!(links, Links::Grow(_)));
+        if self.options.checksum && !is_known {
             self.fill_digest(dir, parent, node);
+        }
+        if let (true, Some((stat, path))) = (is_first, linked) {
+            links.note(stat, path, node);
         }
     }
 
@@ -471,7 +455,11 @@ impl<'a> Lister<'a> {
         let (size_bytes, meta) = (reader.size_bytes(), reader.meta());
         let digest = reader.digest(&mut self.read_buffer)?;
         // Size, times and digest are of one moment, which may be later than the listing's.
-        node.kind = Kind::File { size_bytes, link: None, digest: Some(Box::new(digest)) };
+        let link = match &mut node.kind {
+            Kind::File { link, .. } => link.take(),
+            _ => None,
+        };
+        node.kind = Kind::File { size_bytes, link, digest: Some(Box::new(digest)) };
         node.meta = Meta { attributes: std::mem::take(&mut node.meta.attributes), ..meta };
         Ok(())
     }
@@ -617,19 +605,51 @@ mod tests {
     }
 
     #[test]
-    fn checksums_are_of_the_content_and_a_link_leaves_them_to_its_first_name() {
-        let fixture = Fixture::with(&["a=hello", "empty="]);
+    fn checksums_are_of_the_content_and_all_names_of_a_file_have_it() {
+        let fixture = Fixture::with(&["a=hello", "d", "empty="]);
         fs::hard_link(fixture.path.join("a"), fixture.path.join("b")).unwrap();
+        fs::hard_link(fixture.path.join("a"), fixture.path.join("d/c")).unwrap();
         let options = ScanOptions { checksum: true, ..ScanOptions::default() };
         let (listing, report) = scanned(&fixture, &options);
-        let digest = |name: &[u8]| match &listing.dirs[0].find(name).unwrap().kind {
+        let digest = |listing: &DirListing, name: &[u8]| match &listing.find(name).unwrap().kind {
             Kind::File { digest, .. } => digest.clone().map(|digest| *digest),
             _ => None,
         };
-        assert_eq!(digest(b"a"), Some(Digest::of(b"hello")));
-        assert_eq!(digest(b"empty"), Some(Digest::of(b"")));
-        assert_eq!(digest(b"b"), None);
+        assert_eq!(digest(&listing.dirs[0], b"a"), Some(Digest::of(b"hello")));
+        assert_eq!(digest(&listing.dirs[0], b"empty"), Some(Digest::of(b"")));
+        assert_eq!(digest(&listing.dirs[0], b"b"), Some(Digest::of(b"hello")));
+        assert_eq!(digest(&listing.dirs[1], b"c"), Some(Digest::of(b"hello")));
         assert!(report.problems.is_empty());
+        // One directory, listed again after the file was written to by its first name.
+        fs::write(fixture.path.join("a"), "hello, you").unwrap();
+        let again = list_dir(&fixture.root, &path("d"), &options, &report.links, &mut Vec::new()).unwrap();
+        assert_eq!(digest(&again, b"c"), Some(Digest::of(b"hello, you")));
+        assert_eq!(again.find(b"c").unwrap().kind.link(), Some(&path("a")));
+    }
+
+    #[test]
+    fn a_file_that_changes_between_the_looks_at_two_of_its_names_has_one_state() {
+        for checksum in [false, true] {
+            let fixture = Fixture::with(&["a", "a/one=first", "b"]);
+            fs::hard_link(fixture.path.join("a/one"), fixture.path.join("b/two")).unwrap();
+            let options = ScanOptions { checksum, ..ScanOptions::default() };
+            let mut dirs = Vec::new();
+            scan(&fixture.root, &options, &SystemOwners::new(), &mut |dir| {
+                if dir.path == path("a") {
+                    fs::write(fixture.path.join("a/one"), "later").unwrap();
+                    fs::set_permissions(fixture.path.join("a/one"), fs::Permissions::from_mode(0o601)).unwrap();
+                    let file = fs::File::options().write(true).open(fixture.path.join("a/one")).unwrap();
+                    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+                }
+                dirs.push(dir);
+                Ok(())
+            })
+            .unwrap();
+            let (one, two) = (&dirs[1].nodes[0], &dirs[2].nodes[0]);
+            assert_ne!(one.meta.mtime.secs, 0, "it was seen before");
+            assert_eq!(two.meta, one.meta);
+            assert!(two.same_content(one) && two.kind.link() == Some(&path("a/one")));
+        }
     }
 
     #[test]

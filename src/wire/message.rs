@@ -83,6 +83,8 @@ pub struct Welcome {
     /// Whether the receiver may change the root's directory; for a root that does not exist, the directory
     /// that it would be made in.
     pub writable: bool,
+    /// Patterns in gitignore's syntax: what is left alone here whatever comes. To send it is in vain.
+    pub protect: Vec<String>,
     /// Something an operator should know, said once.
     pub notes: Vec<String>,
 }

@@ -3,7 +3,7 @@
 //! A push that compares sizes and times cannot tell two contents of equal size and time apart. So every content here has
 //! a size of its own, or a time of its own, except where [`Editor::unseen`] counts that it does not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt, lchown, symlink};
@@ -27,17 +27,6 @@ const ANCHOR: &str = ".anchor";
 
 mod links;
 mod renames;
-
-/// Faults of rfleet that these histories have found and that are still there; the operations that meet them are left out.
-/// Whoever mends one makes it false here.
-///
-/// `--checksum` compares the content of a file's first name only; a second name of equal size and time passes for the
-/// same, and the whole file for kept.
-const CHECKSUM_MISSES_LINKS: bool = true;
-
-/// A file with several names that is rewritten in the same size between the listings of two of its names: the later one
-/// brings its new time to the host's file, whose content is kept for the first one's sake, and no later push sees it.
-const LINKS_GET_TIMES_WITHOUT_CONTENT: bool = true;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -77,6 +66,15 @@ const OPERATIONS: &[(usize, &str, Operation)] = &[
     (2, "ln", Editor::link),
     (1, "rm one link", Editor::unlink),
     (1, "mv link over file", Editor::rename_link),
+    (1, "mv file over link", Editor::rename_over_link),
+    (2, "ln into another directory", Editor::link_across),
+    (1, "ln -f", Editor::link_over),
+    (1, "cp and mv over link", Editor::break_link),
+    (1, "exchange links", Editor::exchange_links),
+    (1, "chmod link", Editor::chmod_link),
+    (1, "append to link", Editor::append_to_link),
+    (1, "rewrite link, same size", Editor::rewrite_link),
+    (1, "rm first link", Editor::unlink_first),
     (1, "chmod", Editor::chmod),
     (1, "chown", Editor::chown),
     (1, "touch", Editor::touch),
@@ -98,9 +96,6 @@ pub struct Editor {
     pub unseen: usize,
     /// A push runs meanwhile.
     pub watched: bool,
-    /// Inodes so changed, and inodes that had several names at some time.
-    rewritten: HashSet<u64>,
-    linked: HashSet<u64>,
 }
 
 impl Editor {
@@ -108,16 +103,7 @@ impl Editor {
     pub fn start(root: &Path, rng: Rng, entries: usize) -> Self {
         fs::create_dir_all(root).unwrap();
         fs::write(root.join(ANCHOR), "here").unwrap();
-        let mut editor = Self {
-            root: root.to_owned(),
-            rng,
-            serial: 0,
-            log: Vec::new(),
-            unseen: 0,
-            watched: false,
-            rewritten: HashSet::new(),
-            linked: HashSet::new(),
-        };
+        let mut editor = Self { root: root.to_owned(), rng, serial: 0, log: Vec::new(), unseen: 0, watched: false };
         for _ in 0..entries {
             let first: [Operation; 4] = [Self::create, Self::make_path, Self::create, Self::link];
             let make = *editor.rng.pick(&first);
@@ -155,10 +141,6 @@ impl Editor {
     }
 
     fn note(&mut self, name: &str, done: &Done) {
-        let several = |path: &str| fs::symlink_metadata(self.at(path)).ok().filter(|m| m.nlink() > 1).map(|m| m.ino());
-        let files = self.list().into_iter().filter(|(_, kind)| *kind == Kind::File);
-        let linked: Vec<_> = files.filter_map(|(path, _)| several(&path)).collect();
-        self.linked.extend(linked);
         self.log.push(match done {
             Ok(said) => format!("{name} {}", said.as_deref().unwrap_or("(nothing there)")),
             Err(error) => format!("{name}: {error}"),
@@ -203,20 +185,6 @@ impl Editor {
 
     fn any(&mut self) -> Option<String> {
         self.one(|_, _| true)
-    }
-
-    /// A file whose content may be replaced by one of the same size.
-    fn rewritable(&mut self) -> Option<String> {
-        let (root, spared) = (self.root.clone(), LINKS_GET_TIMES_WITHOUT_CONTENT && self.watched);
-        let is_linked = |path: &str| fs::symlink_metadata(root.join(path)).unwrap().nlink() > 1;
-        self.one(|path, kind| kind == Kind::File && !(spared && is_linked(path)))
-    }
-
-    /// A file that may get another name.
-    fn linkable(&mut self) -> Option<String> {
-        let (root, rewritten) = (self.root.clone(), self.rewritten.clone());
-        let inode = |path: &str| fs::symlink_metadata(root.join(path)).unwrap().ino();
-        self.one(|path, kind| kind == Kind::File && !(CHECKSUM_MISSES_LINKS && rewritten.contains(&inode(path))))
     }
 
     fn file(&mut self) -> Option<String> {
@@ -328,7 +296,7 @@ impl Editor {
     }
 
     fn edit(&mut self) -> Done {
-        let Some(path) = self.rewritable() else { return Ok(None) };
+        let Some(path) = self.file() else { return Ok(None) };
         let file = OpenOptions::new().write(true).open(self.at(&path))?;
         let size = usize::try_from(file.metadata()?.len()).unwrap();
         if size < 9 {
@@ -349,6 +317,10 @@ impl Editor {
 
     fn append(&mut self) -> Done {
         let Some(path) = self.file() else { return Ok(None) };
+        self.append_to(path)
+    }
+
+    fn append_to(&mut self, path: String) -> Done {
         let mut file = OpenOptions::new().append(true).open(self.at(&path))?;
         let size = usize::try_from(file.metadata()?.len()).unwrap();
         let fresh = self.fresh();
@@ -372,7 +344,11 @@ impl Editor {
     }
 
     fn rewrite(&mut self) -> Done {
-        let Some(path) = self.rewritable() else { return Ok(None) };
+        let Some(path) = self.file() else { return Ok(None) };
+        self.rewrite_at(path)
+    }
+
+    fn rewrite_at(&mut self, path: String) -> Done {
         let full = self.at(&path);
         let size = usize::try_from(fs::metadata(&full)?.len()).unwrap();
         fs::write(&full, self.rng.bytes(size))?;

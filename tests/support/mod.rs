@@ -34,4 +34,4 @@ pub use scratch::{Scratch, wait_until};
 pub use secondary::{Need, Secondary};
 pub use shapes::{every_kind, mutate, random_tree};
 pub use sshd::{Sshd, SshdOptions};
-pub use tree::{Snapshot, Tree, assert_same};
+pub use tree::{Snapshot, Tree, assert_same, wait_until_old};

@@ -59,6 +59,16 @@ impl Primary {
         Self::greet(scratch, &["--root".as_ref(), root.as_ref()], Some("cms"), "data")
     }
 
+    /// As [`Primary::of_fleet`], to a receiver whose own configuration says `receive` (lines of `[receive]`).
+    pub fn of_fleet_with(scratch: &Scratch, dir: &Path, receive: &str) -> Self {
+        let text = format!(
+            "version = 1\nfleet = \"cms\"\n[[root]]\nname = \"data\"\npath = {:?}\n",
+            dir.display().to_string()
+        );
+        let config = scratch.write("receiver.toml", format!("{text}[receive]\n{receive}\n"));
+        Self::greet(scratch, &["--config".as_ref(), config.as_os_str()], Some("cms"), "data")
+    }
+
     fn greet(scratch: &Scratch, arguments: &[&std::ffi::OsStr], fleet: Option<&str>, root: &str) -> Self {
         let mut command = Command::new(rfleet_bin());
         scratch.hermetic(&mut command);

@@ -7,8 +7,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+
+use super::scratch::wait_until;
 
 /// A time of its own for what a literal leaves open: in the past, with nanoseconds.
 const DEFAULT_TIME: (i64, i64) = (1_500_000_000, 123_456_789);
@@ -134,6 +137,23 @@ pub fn set_time(path: &Path, (seconds, nanoseconds): (i64, i64)) {
     let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+/// Waits until the last change in `root` is older than a filesystem's clock can tell: then a scan need not look at it again.
+pub fn wait_until_old(root: &Path) {
+    fn youngest(path: &Path) -> (i64, i64) {
+        let meta = fs::symlink_metadata(path).unwrap();
+        let below = if meta.is_dir() { fs::read_dir(path).unwrap().collect() } else { Vec::new() };
+        let below = below.into_iter().map(|child| youngest(&child.unwrap().path())).max();
+        below.unwrap_or_default().max((meta.ctime(), meta.ctime_nsec()))
+    }
+    let (seconds, nanoseconds) = youngest(root);
+    let changed = Duration::new(u64::try_from(seconds).unwrap(), u32::try_from(nanoseconds).unwrap());
+    let is_old = || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        now > changed + Duration::from_millis(50)
+    };
+    wait_until("the clock to go on", Duration::from_secs(20), is_old);
 }
 
 /// What lstat and a read say of one entry.

@@ -1,7 +1,6 @@
 //! This host's roots, as the guards of a push look at them.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use indicatif::{HumanBytes, HumanCount};
 
@@ -9,7 +8,7 @@ use super::super::render::shown_path;
 use super::{Finding, Status, fails};
 use crate::config::{Config, RootConfig};
 use crate::push::check_require;
-use crate::tree::{Filter, Root, ScanOptions, SystemOwners, scan};
+use crate::tree::{Root, ScanOptions, Selection, SystemOwners, scan};
 
 /// What a source holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,16 +18,12 @@ pub(super) struct Size {
 }
 
 /// Looks at each root as the guards of a push do. The size is there where a push would not be refused.
-pub(super) async fn look_at(
-    config: &Config,
-    filters: Vec<Option<Arc<dyn Filter + Send>>>,
-) -> (Vec<Option<Size>>, Vec<Finding>) {
-    let mut filters = filters.into_iter();
+pub(super) async fn look_at(config: &Config, selections: Vec<Selection>) -> (Vec<Option<Size>>, Vec<Finding>) {
     let (mut sizes, mut found) = (Vec::new(), Vec::new());
-    for root in &config.roots {
-        let (root, filter) = (root.clone(), filters.next().flatten());
+    for (root, selection) in config.roots.iter().zip(selections) {
+        let root = root.clone();
         let name = root.name.clone();
-        let looked = tokio::task::spawn_blocking(move || source(&root, filter.as_deref())).await;
+        let looked = tokio::task::spawn_blocking(move || source(&root, &selection)).await;
         let (size, findings) = looked.unwrap_or_else(|error| {
             (None, vec![Finding::new("source", Status::Fail, format!("{name}: could not be looked at: {error}"))])
         });
@@ -38,7 +33,7 @@ pub(super) async fn look_at(
     (sizes, found)
 }
 
-fn source(config: &RootConfig, filter: Option<&(dyn Filter + Send)>) -> (Option<Size>, Vec<Finding>) {
+fn source(config: &RootConfig, selection: &Selection) -> (Option<Size>, Vec<Finding>) {
     let name = &config.name;
     let root = match Root::open(&config.path) {
         Ok(root) => root,
@@ -57,19 +52,14 @@ fn source(config: &RootConfig, filter: Option<&(dyn Filter + Send)>) -> (Option<
             }
         });
     }
-    let size = measure(config, &root, filter, &mut found);
+    let size = measure(config, &root, selection, &mut found);
     (size.filter(|_| !fails(&found)), found)
 }
 
-fn measure(
-    config: &RootConfig,
-    root: &Root,
-    filter: Option<&(dyn Filter + Send)>,
-    found: &mut Vec<Finding>,
-) -> Option<Size> {
+fn measure(config: &RootConfig, root: &Root, selection: &Selection, found: &mut Vec<Finding>) -> Option<Size> {
     let (name, path) = (&config.name, shown_path(&config.path));
     let mut size = Size::default();
-    let options = ScanOptions { filter: filter.map(|filter| filter as &dyn Filter), ..ScanOptions::default() };
+    let options = ScanOptions { selection: Some(selection), ..ScanOptions::default() };
     let scanned = scan(root, &options, &SystemOwners::new(), &mut |dir| {
         let files = dir.nodes.iter().filter(|node| node.kind.link().is_none());
         size.bytes = size.bytes.saturating_add(files.map(|node| node.kind.size_bytes()).sum());

@@ -17,6 +17,7 @@ fn report(hosts: &[(&str, Option<bool>)]) -> RootReport {
         refused: None,
         problems: Vec::new(),
         notes: Vec::new(),
+        skipped: None,
         hosts: hosts.iter().map(host).collect(),
     }
 }

@@ -35,6 +35,7 @@ fn report(hosts: Vec<HostReport>) -> RootReport {
         refused: None,
         problems: Vec::new(),
         notes: Vec::new(),
+        skipped: None,
         hosts,
     }
 }
@@ -49,7 +50,7 @@ fn a_summary_has_a_line_for_each_host_and_a_total() {
     let mut source = report(vec![done("web1"), partial, failed]);
     source.problems = vec![problem(b"y", ProblemKind::Changing, "changed while it was read")];
     source.notes = vec!["1 special file(s)".into()];
-    insta::assert_snapshot!(summary("push", &[source], 1.25, false), @r"
+    insta::assert_snapshot!(summary("push", &[source], 1.25, false, false), @r"
     uploads  /srv/uploads  (1,204 entries, 3.00 GiB)
       problem: y: changed while it was read
       note: 1 special file(s)
@@ -66,7 +67,7 @@ fn a_summary_has_a_line_for_each_host_and_a_total() {
 #[test]
 fn a_dry_run_says_what_would_be_sent_and_that_nothing_was_changed() {
     let planned = HostReport { state: HostState::Planned, files_sent: 0, bytes_sent: 0, ..done("web1") };
-    insta::assert_snapshot!(summary("push", &[report(vec![planned])], 0.5, true), @r"
+    insta::assert_snapshot!(summary("push", &[report(vec![planned])], 0.5, true, false), @r"
     uploads  /srv/uploads  (1,204 entries, 3.00 GiB)
       web1  planned  12 created  3 updated  1 deleted  1.00 MiB to send  0.4 s
     1 host: 1 planned; 1.00 MiB to send; 0.5 s (dry run: nothing was changed)
@@ -77,7 +78,7 @@ fn a_dry_run_says_what_would_be_sent_and_that_nothing_was_changed() {
 fn a_verification_speaks_of_equal_and_different() {
     let different = HostReport { state: HostState::Planned, ..done("web1") };
     let equal = host("web2", HostState::Unchanged);
-    insta::assert_snapshot!(summary("verify", &[report(vec![different, equal])], 0.5, true), @r"
+    insta::assert_snapshot!(summary("verify", &[report(vec![different, equal])], 0.5, true, false), @r"
     uploads  /srv/uploads  (1,204 entries, 3.00 GiB)
       web1  different  12 created  3 updated  1 deleted  1.00 MiB to send  0.4 s
       web2  equal       0 created  0 updated  0 deleted       0 B to send  0.4 s
@@ -87,7 +88,7 @@ fn a_verification_speaks_of_equal_and_different() {
 
 #[test]
 fn a_repair_says_what_was_sent() {
-    let text = summary("verify", &[report(vec![done("web1")])], 0.5, false);
+    let text = summary("verify", &[report(vec![done("web1")])], 0.5, false, false);
     assert!(text.contains("web1  repaired  12 created"), "{text}");
     assert!(text.contains("1.20 MiB sent"), "{text}");
 }
@@ -97,7 +98,7 @@ fn a_refusal_is_left_to_standard_error() {
     let refused = HostReport { error: Some("guard text".into()), ..host("web1", HostState::Refused) };
     let mut source = report(vec![refused]);
     source.refused = Some(GuardRefusal { guard: Guard::MaxDelete, message: "guard text".into(), plan: None });
-    let text = summary("push", &[source], 0.5, false);
+    let text = summary("push", &[source], 0.5, false, false);
     assert!(!text.contains("guard text"), "{text}");
     assert!(text.contains("web1  refused\n"), "{text}");
 }
@@ -105,14 +106,14 @@ fn a_refusal_is_left_to_standard_error() {
 #[test]
 fn a_host_that_was_refused_alone_says_why() {
     let refused = HostReport { error: Some("came late".into()), ..host("web1", HostState::Refused) };
-    let text = summary("push", &[report(vec![refused, done("web2")])], 0.5, false);
+    let text = summary("push", &[report(vec![refused, done("web2")])], 0.5, false, false);
     assert!(text.contains("web1  refused\n      error: came late\n"), "{text}");
 }
 
 #[test]
 fn a_host_counts_once_by_its_worst_root() {
     let roots = [report(vec![done("web1"), done("web2")]), report(vec![host("web1", HostState::Failed), done("web2")])];
-    let text = summary("push", &roots, 0.5, false);
+    let text = summary("push", &roots, 0.5, false, false);
     assert!(text.ends_with("2 hosts: 1 failed, 1 done; 45 files, 3.60 MiB sent; 0.5 s\n"), "{text}");
 }
 
@@ -122,7 +123,7 @@ fn twenty_problems_are_shown_and_the_rest_is_counted() {
     let name = |number: u32| format!("file{number}").into_bytes();
     partial.problems = (0..25).map(|number| problem(&name(number), ProblemKind::NoSpace, "full")).collect();
     partial.more_problems = 3;
-    let text = summary("push", &[report(vec![partial])], 0.5, false);
+    let text = summary("push", &[report(vec![partial])], 0.5, false, false);
     assert_eq!(text.matches("problem: ").count(), 20);
     assert!(text.contains("      and 8 more\n"), "{text}");
     assert!(text.contains("28 problems"), "{text}");
@@ -142,7 +143,7 @@ fn nothing_hostile_reaches_a_terminal() {
     source.notes = vec![bad.into()];
     source.problems = vec![problem(b"\xff\x1b", ProblemKind::Failed, bad)];
     let reports = [source];
-    let text = summary("push", &reports, 0.5, false);
+    let text = summary("push", &reports, 0.5, false, false);
     assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text:?}");
     assert!(!text.contains('\u{202e}'), "{text:?}");
     assert_eq!(text.lines().count(), 8, "{text}");
@@ -155,12 +156,28 @@ fn nothing_hostile_reaches_a_terminal() {
 }
 
 #[test]
+fn what_is_skipped_is_counted_and_named_only_if_more_is_to_be_said() {
+    let named = vec![(RelPath::new(b"d/big\n").unwrap(), 2000), (RelPath::new(b"huge").unwrap(), 3 << 30)];
+    let skipped = Some(Skipped { max_size_bytes: 1000, files: 3, named });
+    let told = |verbose| {
+        let source = RootReport { skipped: skipped.clone(), ..report(vec![done("web1")]) };
+        let text = summary("push", &[source], 0.5, false, verbose);
+        text.lines().skip(1).take_while(|line| !line.contains("web1")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told(false), ["  skipped: 3 files are larger than 1000 B"]);
+    let named = ["    d/big\\n (1.95 KiB)", "    huge (3.00 GiB)", "    and 1 more"];
+    assert_eq!(told(true)[1..], named);
+}
+
+#[test]
 fn the_document_has_exactly_the_documented_keys() {
     let mut host = done("web1");
     host.problems = vec![problem(b"", ProblemKind::NoSpace, "full")];
     let mut source = report(vec![host]);
     source.refused =
         Some(GuardRefusal { guard: Guard::MaxDelete, message: "too many".into(), plan: Some("0123".into()) });
+    let named = vec![(RelPath::new(b"big").unwrap(), 2000)];
+    source.skipped = Some(Skipped { max_size_bytes: 1000, files: 3, named });
     let document = json("push", Some("cms"), false, 4, 1.23456, &[source]);
     insta::assert_snapshot!(serde_json::to_string_pretty(&document).unwrap(), @r#"
     {
@@ -208,6 +225,16 @@ fn the_document_has_exactly_the_documented_keys() {
             "guard": "max-delete",
             "message": "too many",
             "plan": "0123"
+          },
+          "skipped": {
+            "count": 3,
+            "files": [
+              {
+                "bytes": 2000,
+                "path": "big"
+              }
+            ],
+            "max_size": 1000
           }
         }
       ],

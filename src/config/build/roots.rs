@@ -1,15 +1,16 @@
 //! `[[root]]`: each alone, then that they do not get in each other's way.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use ignore::gitignore::GitignoreBuilder;
 use toml::Spanned;
 
 use super::super::error::{Fault, Span};
 use super::super::options::RootConfig;
 use super::super::raw::{RawRoot, Tables, Texts};
+use super::super::values::parse_bytes;
 use super::fields::{directory, name, or, printable, relative_name, scalar};
-use crate::model::RelPath;
+use crate::model::{Patterns, RelPath};
 
 pub(super) fn roots(raw: Spanned<Tables<RawRoot>>) -> Result<Vec<RootConfig>, Fault> {
     if raw.get_ref().is_empty() {
@@ -44,11 +45,20 @@ fn root(raw: RawRoot, table: Span) -> Result<RootConfig, Fault> {
         raw.name.ok_or_else(|| Fault::missing(table.clone(), "name", "what the root is called on every host"))?;
     let root_name = name(&root_name)?;
     let path = raw.path.ok_or_else(|| Fault::missing(table, "path", "the directory to keep the same"))?;
+    let delete = or(raw.delete, true);
     Ok(RootConfig {
         path: directory(&path)?,
-        exclude: raw.exclude.map(patterns).transpose()?.unwrap_or_default(),
-        delete: or(raw.delete, true),
+        exclude: raw.exclude.map_or(Ok(Patterns::default()), patterns)?,
+        one_filesystem: or(raw.one_filesystem, false),
+        max_size: scalar(raw.max_size, None, |text| parse_bytes(text).map(Some))?,
+        delete,
         xattrs: or(raw.xattrs, true),
+        delete_excluded: match raw.delete_excluded {
+            Some(flag) if *flag.get_ref() && !delete => {
+                return Err(Fault::value(&flag, "nothing is deleted with `delete = false`"));
+            }
+            flag => or(flag, false),
+        },
         max_delete: scalar(raw.max_delete, None, |text| text.parse().map(Some))?,
         require: raw.require.as_ref().map(relative_name).transpose()?,
         key: match raw.key {
@@ -60,12 +70,13 @@ fn root(raw: RawRoot, table: Span) -> Result<RootConfig, Fault> {
 }
 
 /// Patterns in gitignore syntax, one in each text.
-fn patterns(raw: Spanned<Texts>) -> Result<Vec<String>, Fault> {
-    raw.into_inner().iter().map(pattern).collect()
+pub(super) fn patterns(raw: Spanned<Texts>) -> Result<Patterns, Fault> {
+    let texts = raw.get_ref().iter().map(pattern).collect::<Result<Vec<_>, Fault>>()?;
+    Patterns::new(texts).map_err(|(_, error)| Fault::value(&raw, error))
 }
 
 /// One pattern in gitignore syntax that compiles and is not a comment.
-pub(super) fn pattern(field: &Spanned<String>) -> Result<String, Fault> {
+pub(super) fn pattern(field: &Spanned<String>) -> Result<&str, Fault> {
     let text = printable(field)?;
     if text.starts_with('#') {
         return Err(Fault::value(field, "a pattern that begins with `#` is a comment; write `\\\\#`"));
@@ -73,9 +84,9 @@ pub(super) fn pattern(field: &Spanned<String>) -> Result<String, Fault> {
     if text.trim().is_empty() {
         return Err(Fault::value(field, "must not be empty"));
     }
-    match GitignoreBuilder::new("").add_line(None, text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Fault::value(field, format!("not a pattern in gitignore syntax: {error}"))),
+    match Patterns::new([text]) {
+        Ok(_) => Ok(text),
+        Err((_, error)) => Err(Fault::value(field, format!("not a pattern in gitignore syntax: {error}"))),
     }
 }
 
@@ -127,12 +138,8 @@ fn excludes(root: &RootConfig, below: &Path) -> bool {
     if below.as_os_str().is_empty() {
         return false;
     }
-    let mut builder = GitignoreBuilder::new("");
-    for pattern in &root.exclude {
-        // Each was compiled when it was read, and one that cannot be is no exclusion.
-        let _ = builder.add_line(None, pattern);
-    }
-    builder.build().is_ok_and(|rules| rules.matched_path_or_any_parents(below, true).is_ignore())
+    // A path that cannot be synced cannot be in the way.
+    RelPath::new(below.as_os_str().as_bytes()).map_or(true, |below| root.exclude.excludes(&below, true))
 }
 
 fn at(span: Span, problem: impl ToString) -> Fault {

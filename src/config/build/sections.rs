@@ -16,7 +16,8 @@ use super::super::raw::{
 };
 use super::fields::{argv, bytes, choice, duration, expected_one_of, file, or, printable, rate, some_time, url, whole};
 use super::members::STORE_SCHEMES;
-use super::roots::pattern;
+use super::roots::{pattern, patterns};
+use crate::model::Patterns;
 
 /// Most hosts at a time: each is a process and some descriptors.
 const MAX_PARALLEL: u32 = 10_000;
@@ -120,6 +121,7 @@ pub(super) fn receive(raw: RawReceive) -> Result<ReceiveConfig, Fault> {
         attic: (!attic.is_zero()).then_some(attic),
         attic_max: bytes(raw.attic_max, 10 << 30)?,
         sandbox: or(raw.sandbox, true),
+        protect: raw.protect.map_or(Ok(Patterns::default()), patterns)?,
         on_commit: hooks.into_iter().map(commit_hook).collect::<Result<_, _>>()?,
     })
 }
@@ -152,7 +154,7 @@ fn commit_hook(table: Spanned<RawCommitHook>) -> Result<CommitHook, Fault> {
     let raw = table.into_inner();
     let matched = raw.r#match.ok_or_else(|| Fault::missing(span.clone(), "match", "which paths the hook is for"))?;
     let run = raw.run.ok_or_else(|| Fault::missing(span, "run", "the program to run"))?;
-    Ok(CommitHook { pattern: pattern(&matched)?, run: argv(&run)? })
+    Ok(CommitHook { pattern: pattern(&matched)?.to_owned(), run: argv(&run)? })
 }
 
 pub(super) fn mirror(section: Spanned<RawMirror>) -> Result<MirrorConfig, Fault> {

@@ -1,12 +1,12 @@
 //! The operations that move names around.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::symlink;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::super::copy::plain_copy;
-use super::{CHECKSUM_MISSES_LINKS, Done, Editor, Kind, NAMES, is_below, join, parent_of};
+use super::{Done, Editor, Kind, NAMES, is_below, join, parent_of};
 
 impl Editor {
     pub(super) fn rename_file(&mut self) -> Done {
@@ -98,7 +98,7 @@ impl Editor {
     pub(super) fn deploy(&mut self) -> Done {
         let Some(site) = self.dir() else { return Ok(None) };
         let new = self.free(Some(&site));
-        if (self.rewritten.is_empty() || !CHECKSUM_MISSES_LINKS) && self.rng.chance(2) {
+        if self.rng.chance(2) {
             plain_copy(&self.at(&site), &self.at(&new));
             self.write(&join(&new, "release"))?;
         } else {
@@ -163,9 +163,7 @@ impl Editor {
                 symlink(to.rsplit('/').next().unwrap(), self.at(&from))?;
                 "link"
             }
-            2 if fs::symlink_metadata(self.at(&to))
-                .is_ok_and(|m| m.is_file() && !(CHECKSUM_MISSES_LINKS && self.rewritten.contains(&m.ino()))) =>
-            {
+            2 if fs::symlink_metadata(self.at(&to)).is_ok_and(|m| m.is_file()) => {
                 fs::hard_link(self.at(&to), self.at(&from))?;
                 "hard link"
             }

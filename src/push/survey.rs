@@ -1,0 +1,178 @@
+//! The source against its index: one thread scans, another compares with what is recorded.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+
+use super::RootJob;
+use super::contents::{Contents, Indexed};
+use super::record::{Record, RecordJob};
+use super::source::{Counts, ScanError, check_scan, unscannable};
+use crate::index::{IndexError, Look};
+use crate::model::{AclName, Attributes, Digest, Position, Problem, ProblemKind, RelPath, Seen};
+use crate::plan::guard::GuardRefusal;
+use crate::tree::{
+    Dir, Found, Root, ScanOptions, ScanReport, SeenDirectory, SystemOwners, attributes_of, look_again, survey,
+};
+
+/// How much is read at a time of a file that is looked at again.
+const LOOK_BYTES: usize = 256 << 10;
+
+/// Entries that are handed over at a time: one directory at a time costs more than it gains.
+const BATCH_ENTRIES: usize = 2048;
+
+/// How many batches the scan may be ahead.
+const BATCHES_AHEAD: usize = 4;
+
+/// What the scan says.
+enum Seeing {
+    Directories(Vec<SeenDirectory>),
+    /// The scan is whole, and what was found may be recorded; these are the mount points that were left out.
+    Whole {
+        mounts: BTreeSet<RelPath>,
+    },
+}
+
+/// Compares the source with its index, and numbers what changed.
+pub(super) fn survey_source(
+    job: &RootJob,
+    root: &Root,
+    options: &ScanOptions,
+    record: &Record,
+    keep: &RecordJob,
+) -> Result<(Contents, Counts, ScanReport), ScanError> {
+    let (batches, inbox) = sync_channel(BATCHES_AHEAD);
+    let (scanned, merged) = thread::scope(|scope| {
+        let merging = thread::Builder::new().spawn_scoped(scope, || merge(job, root, record, keep, inbox));
+        let merging = merging.map_err(|error| ScanError::Refused(unscannable(job, &error)))?;
+        let scanned = scan(job, root, options, batches);
+        Ok((scanned, merging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+    })?;
+    // Where the index fails, the scan ends early, and not for a reason of its own.
+    let merged = merged.map_err(ScanError::Index)?;
+    let (counts, mut report) = scanned.map_err(ScanError::Refused)?;
+    let Merged { position, acl_names, problems } = merged.unwrap_or_default();
+    report.problems.extend(problems);
+    let owners = SystemOwners::new();
+    acl_names.into_iter().for_each(|name| report.names.note_named(name, &owners));
+    let indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), position);
+    Ok((Contents::Indexed(indexed), counts, report))
+}
+
+/// Lists the source into `batches`; if it is a source that may be pushed, the last word says so.
+fn scan(
+    job: &RootJob,
+    root: &Root,
+    options: &ScanOptions,
+    batches: SyncSender<Seeing>,
+) -> Result<(Counts, ScanReport), GuardRefusal> {
+    let mut counts = Counts::default();
+    let mut batch = Vec::new();
+    let mut waiting = 0;
+    let gone = |_| io::Error::other("the index ended early");
+    let mut visit = |dir: SeenDirectory, _: &Dir| {
+        dir.entries.iter().for_each(|seen| counts.add(&seen.node));
+        waiting += 1 + dir.entries.len();
+        batch.push(dir);
+        if waiting < BATCH_ENTRIES {
+            return Ok(());
+        }
+        waiting = 0;
+        batches.send(Seeing::Directories(std::mem::take(&mut batch))).map_err(gone)
+    };
+    let report = survey(root, options, &SystemOwners::new(), &mut visit).map_err(|error| unscannable(job, &error))?;
+    check_scan(job, &report, counts)?;
+    let last = [Seeing::Directories(batch), Seeing::Whole { mounts: report.left.mounts.clone() }]
+        .into_iter()
+        .try_for_each(|said| batches.send(said));
+    last.map_err(|error| unscannable(job, &gone(error)))?;
+    Ok((counts, report))
+}
+
+/// What came of recording it.
+#[derive(Default)]
+struct Merged {
+    position: Position,
+    /// Whom ACLs name.
+    acl_names: Vec<AclName>,
+    problems: Vec<Problem>,
+}
+
+/// Looks again at entries of one directory.
+struct Looking<'a> {
+    root: &'a Root,
+    path: &'a RelPath,
+    /// Opened when it is needed.
+    handle: Option<Option<Dir>>,
+    buffer: &'a mut [u8],
+    attributes: bool,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Looking<'_> {
+    fn open<'h>(handle: &'h mut Option<Option<Dir>>, root: &Root, path: &RelPath) -> Option<&'h Dir> {
+        handle.get_or_insert_with(|| root.dir(path).ok()).as_ref()
+    }
+}
+
+impl Look for Looking<'_> {
+    fn content(&mut self, seen: &Seen) -> Option<Digest> {
+        look_again(Self::open(&mut self.handle, self.root, self.path)?, seen, self.buffer)
+    }
+
+    fn attributes(&mut self, seen: &Seen) -> Option<Attributes> {
+        if !self.attributes {
+            return Some(Attributes::default());
+        }
+        let read = attributes_of(Self::open(&mut self.handle, self.root, self.path)?, &seen.node.name);
+        if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            // It went, or was renamed, since it was listed.
+            return None;
+        }
+        let is_read = read.is_ok();
+        let found = Found::or_nothing(read);
+        if let (Some(detail), Ok(path)) = (found.left_out, self.path.join(&seen.node.name)) {
+            self.problems.push(Problem::new(path, ProblemKind::Unreadable, detail));
+        }
+        is_read.then_some(found.attributes)
+    }
+}
+
+/// Records what is in `inbox`; `None`, and nothing is recorded, if the scan did not come to its end.
+fn merge(
+    job: &RootJob,
+    root: &Root,
+    record: &Record,
+    keep: &RecordJob,
+    inbox: Receiver<Seeing>,
+) -> Result<Option<Merged>, IndexError> {
+    let mut index = record.index.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut merge = index.merge(keep.now)?;
+    let mut buffer = vec![0; LOOK_BYTES];
+    let mut problems = Vec::new();
+    for said in inbox {
+        let directories = match said {
+            Seeing::Directories(directories) => directories,
+            Seeing::Whole { mounts } => {
+                merge.mounted(&mounts);
+                let position = merge.finish(keep.stamp)?.position;
+                return Ok(Some(Merged { position, acl_names: index.acl_names()?, problems }));
+            }
+        };
+        for mut dir in directories {
+            let mut look = Looking {
+                root,
+                path: &dir.path,
+                handle: None,
+                buffer: &mut buffer,
+                attributes: job.attributes,
+                problems: &mut problems,
+            };
+            merge.directory(&dir.path, &dir.itself, &mut dir.entries, &mut look)?;
+            merge.left_out(dir.rules.as_ref(), &dir.large);
+        }
+    }
+    Ok(None)
+}
