@@ -9,12 +9,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use rfleet::delta::SignatureSpec;
-use rfleet::model::{Expected, Kind, Meta, Position, ProblemKind};
+use rfleet::model::{Expected, Kind, Meta, Position, ProblemKind, RelPath, SpecialKind};
 use rfleet::wire::{Change, Committed, SignatureRequest, ToPrimary, ToReceiver};
 use support::primary::{meta, path, seen};
 use support::{Config, Outcome, Primary, Push, Scratch, Snapshot, Tree, assert_same, rfleet_bin, wait_until_old};
 
-const PROTECT: &str = "protect = [\"config.php\", \"/cache/\", \"*.local\", \"!kept.local\"]";
+const PROTECT: &str = "devices = true\nprotect = [\"config.php\", \"/cache/\", \"*.local\", \"!kept.local\"]";
 
 /// A root of a host with protected entries at several places, and others beside them.
 struct Story {
@@ -87,6 +87,7 @@ fn no_change_of_a_protected_entry_is_made_and_one_note_tells() {
         primary.resend();
         primary.changes([
             Change::Symlink { path: path(name), target, meta: new_meta.clone(), was },
+            Change::Special { path: path(name), kind: SpecialKind::Fifo, meta: new_meta.clone(), was },
             Change::Link { path: path(name), to: path("other"), was },
             Change::SetMeta { path: path(name), meta: new_meta.clone(), was: file_was },
             remove(name, was),
@@ -98,6 +99,26 @@ fn no_change_of_a_protected_entry_is_made_and_one_note_tells() {
         let notes = spared(&committed);
         assert_eq!(notes.len(), 1, "{committed:?}");
         assert!(notes[0].starts_with("1 entry is protected") && notes[0].ends_with(name), "{notes:?}");
+    }
+}
+
+#[test]
+fn nothing_takes_the_place_of_a_protected_file_even_as_the_only_change() {
+    let kinds: [fn(RelPath, Meta, Expected) -> Change; 2] = [
+        |path, meta, was| Change::Special { path, kind: SpecialKind::Fifo, meta, was },
+        |path, meta, was| Change::Symlink { path, target: b"/etc".as_slice().into(), meta, was },
+    ];
+    for (name, make) in
+        ["config.php", "cache/a", "d/x.local"].into_iter().flat_map(|name| kinds.map(|make| (name, make)))
+    {
+        let story = Story::new();
+        let change = make(path(name), meta(0o777, 9), story.was(name));
+        let mut primary = story.begin();
+        primary.resend();
+        primary.changes([change.clone()]);
+        let committed = primary.finish(Position::default());
+        story.assert_untouched(&format!("{change:?}"));
+        assert_eq!((committed.problems.len(), spared(&committed).len()), (0, 1), "{change:?}: {committed:?}");
     }
 }
 

@@ -23,6 +23,7 @@ pub fn leave_protected(plan: &mut Plan, listing: &Listing, protect: &Patterns) {
     plan.reuses.retain(|reuse| !is_left(&reuse.step));
     plan.links.retain(|link| !is_left(&link.step));
     plan.symlinks.retain(|step| !is_left(step));
+    plan.specials.retain(|step| !is_left(step));
     plan.files.retain(|file| {
         let left = is_left(&file.step);
         spared_bytes += if left { file.step.entry.of(listing).1.kind.size_bytes() } else { 0 };
@@ -47,7 +48,7 @@ pub fn leave_protected(plan: &mut Plan, listing: &Listing, protect: &Patterns) {
 
 /// Directories in which nothing is done any more need no time set.
 fn leave_directories(plan: &mut Plan, listing: &Listing, protect: &Patterns) {
-    let steps = plan.directories.iter().chain(&plan.symlinks).map(|step| step.entry);
+    let steps = plan.directories.iter().chain(&plan.symlinks).chain(&plan.specials).map(|step| step.entry);
     let steps = steps.chain(plan.files.iter().map(|file| file.step.entry));
     let steps = steps.chain(plan.reuses.iter().map(|reuse| reuse.step.entry));
     let steps = steps.chain(plan.links.iter().map(|link| link.step.entry));

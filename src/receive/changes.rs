@@ -31,6 +31,7 @@ impl Writer<'_> {
             Change::MakeDirectory { ref path, .. }
             | Change::Link { ref path, .. }
             | Change::Symlink { ref path, .. }
+            | Change::Special { ref path, .. }
             | Change::SetMeta { ref path, .. }
             | Change::SetDirectoryMeta { ref path, .. }
                 if self.spares(path) =>

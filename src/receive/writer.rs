@@ -253,7 +253,8 @@ impl<'a> Writer<'a> {
 
     /// Puts a staged entry to its place at once, where `was` is taken to be; whether that could be done.
     pub(super) fn place(&mut self, path: RelPath, staged: Staged, was: Was) -> Result<bool, WriteError> {
-        if self.replaceable.contains_key(&path) && self.holds_protected(&path) {
+        // Whatever led here: nothing is put where something is protected.
+        if self.spares(&path) || (self.replaceable.contains_key(&path) && self.holds_protected(&path)) {
             self.failed.insert(path);
             return Ok(false);
         }
