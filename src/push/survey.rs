@@ -11,7 +11,7 @@ use super::contents::{Contents, Indexed};
 use super::record::{Record, RecordJob};
 use super::source::{Counts, ScanError, check_scan, unscannable};
 use crate::index::{IndexError, Look};
-use crate::model::{AclName, Attributes, Digest, Position, Problem, ProblemKind, RelPath, Seen};
+use crate::model::{AclName, Attributes, Digest, Inode, Position, Problem, ProblemKind, RelPath, Seen};
 use crate::plan::guard::GuardRefusal;
 use crate::tree::{
     Dir, Found, Root, ScanOptions, ScanReport, SeenDirectory, SystemOwners, attributes_of, look_again, survey,
@@ -101,9 +101,14 @@ struct Merged {
 }
 
 /// Looks again at entries of one directory.
+///
+/// RACE: the directory was closed since it was listed, and another may have its path by now. What is in that one says
+/// nothing of the entries that were listed, however alike they look: so it has to be the same.
 struct Looking<'a> {
     root: &'a Root,
     path: &'a RelPath,
+    /// What the directory was when it was listed.
+    itself: Inode,
     /// Opened when it is needed.
     handle: Option<Option<Dir>>,
     buffer: &'a mut [u8],
@@ -112,21 +117,32 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    fn open<'h>(handle: &'h mut Option<Option<Dir>>, root: &Root, path: &RelPath) -> Option<&'h Dir> {
-        handle.get_or_insert_with(|| root.dir(path).ok()).as_ref()
+    fn open_once(&mut self) {
+        if self.handle.is_none() {
+            self.handle = Some(self.open());
+        }
+    }
+
+    /// The directory; `None` if it is gone from its path.
+    fn open(&mut self) -> Option<Dir> {
+        let dir = self.root.dir(self.path).ok()?;
+        let now = dir.stat_self().ok()?.inode();
+        ((now.dev, now.ino) == (self.itself.dev, self.itself.ino)).then_some(dir)
     }
 }
 
 impl Look for Looking<'_> {
     fn content(&mut self, seen: &Seen) -> Option<Digest> {
-        look_again(Self::open(&mut self.handle, self.root, self.path)?, seen, self.buffer)
+        self.open_once();
+        look_again(self.handle.as_ref()?.as_ref()?, seen, self.buffer)
     }
 
     fn attributes(&mut self, seen: &Seen) -> Option<Attributes> {
         if !self.attributes {
             return Some(Attributes::default());
         }
-        let read = attributes_of(Self::open(&mut self.handle, self.root, self.path)?, &seen.node.name);
+        self.open_once();
+        let read = attributes_of(self.handle.as_ref()?.as_ref()?, &seen.node.name);
         if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             // It went, or was renamed, since it was listed.
             return None;
@@ -165,6 +181,7 @@ fn merge(
             let mut look = Looking {
                 root,
                 path: &dir.path,
+                itself: dir.itself.inode,
                 handle: None,
                 buffer: &mut buffer,
                 attributes: job.attributes,
@@ -175,4 +192,47 @@ fn merge(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Kind, Node};
+
+    #[test]
+    fn what_lies_where_a_directory_was_is_not_taken_for_what_it_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let (held, other) = (directory.path().join("d"), directory.path().join("other"));
+        for dir in [&held, &other] {
+            std::fs::create_dir(dir).unwrap();
+            std::fs::write(dir.join("f"), "x").unwrap();
+        }
+        let root = Root::open(directory.path()).unwrap();
+        let path = RelPath::new(b"d").unwrap();
+        let dir = root.dir(&path).unwrap();
+        let itself = dir.stat_self().unwrap().inode();
+        let stat = dir.stat(b"f").unwrap();
+        let node = Node { name: b"f".as_slice().into(), kind: Kind::file(1), meta: stat.meta() };
+        let seen = Seen { node, inode: stat.inode() };
+        let asked = || {
+            let (mut buffer, mut problems) = (vec![0; 16], Vec::new());
+            let mut look = Looking {
+                root: &root,
+                path: &path,
+                itself,
+                handle: None,
+                buffer: &mut buffer,
+                attributes: true,
+                problems: &mut problems,
+            };
+            (look.content(&seen).is_some(), look.attributes(&seen).is_some())
+        };
+        assert_eq!(asked(), (true, true));
+        let time = std::fs::metadata(held.join("f")).unwrap().modified().unwrap();
+        std::fs::File::options().write(true).open(other.join("f")).unwrap().set_modified(time).unwrap();
+        std::fs::rename(&held, directory.path().join("gone")).unwrap();
+        assert_eq!(asked(), (false, false), "nothing is there");
+        std::fs::rename(&other, &held).unwrap();
+        assert_eq!(asked(), (false, false), "another directory with a file that looks the same");
+    }
 }
