@@ -49,7 +49,7 @@ impl Writer<'_> {
             Change::Special { path, kind, meta, was } => self.special(path, kind, &meta, was),
             Change::SetMeta { path, meta, was } => self.set_leaf_meta(path, &meta, was),
             Change::Remove { path, was } => self.remove(path, was),
-            // Set last of all, when `.rfleet` is gone from it.
+            // Set last of all: see `set_root_meta`.
             Change::SetDirectoryMeta { path, meta } if path.is_root() => {
                 self.root_meta = Some(meta);
                 Ok(())
@@ -183,6 +183,17 @@ impl Writer<'_> {
                 Ok(())
             }
             Err(error) => self.fail(path, error),
+        }
+    }
+
+    /// Sets the attributes of the root itself, if the primary sent any, when nothing in it changes any more.
+    pub(super) fn set_root_meta(&mut self) {
+        let Some(meta) = self.root_meta.take() else { return };
+        let local = self.local(&Kind::Directory, &meta);
+        match self.applier.set_meta(&RelPath::root(), &Kind::Directory, &local, &|_| true) {
+            Ok(MetaSet::Done(short)) => self.note_shortfall(&RelPath::root(), &meta, short),
+            Ok(MetaSet::Unexpected) => {}
+            Err(error) => self.problem(Problem::new(RelPath::root(), problem_kind(&error), error.to_string())),
         }
     }
 

@@ -15,17 +15,16 @@ use thiserror::Error;
 use super::inventory::Listed;
 use super::link::{PrimaryLink, standard_streams};
 use super::owners::{Ownership, Process};
-use super::policy::{Durability, Policy, Roots};
+use super::policy::{Policy, Roots};
 use super::protect::Protect;
 use super::refusal::{End, WriteEnd, check_room, misplaced, refuse, stage_refusal, write_refusal};
 use super::signature::Signatures;
 use super::writer::{WriteError, Writer};
 use super::{drift, state};
 use crate::model::{
-    AttributeFidelity, Fidelity, Kind, OwnerMap, OwnerNames, Owners, Position, Problem, RelPath, Term, TimeFidelity,
-    Timestamp,
+    AttributeFidelity, Fidelity, OwnerMap, OwnerNames, Owners, Position, RelPath, Term, TimeFidelity, Timestamp,
 };
-use crate::tree::{Root, RootError, Staging, SystemOwners, problem_kind, read_state};
+use crate::tree::{Root, RootError, Staging, SystemOwners, read_state};
 use crate::wire::{
     Begin, BlockReader, Committed, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
     WireError, choose_protocol, decode,
@@ -381,11 +380,27 @@ impl Session<'_> {
         keep_state: bool,
     ) -> Result<Committed, WriteEnd> {
         writer.applier.restore_loosened();
+        // Before the record, which says that everything is done.
+        if keep_state {
+            writer.set_root_meta();
+        }
         writer.make_durable()?;
         if let (Some(fleet), true) = (&hello.fleet, wanted) {
             let state = record(hello, fleet, position);
             writer.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
         }
+        writer.staging.finish(keep_state).map_err(WriteError::Failed)?;
+        if !keep_state {
+            // Only now: taking `.rfleet` away needs the right to write, and changes the time.
+            writer.set_root_meta();
+            writer.make_durable()?;
+        }
+        self.note_shortfalls(&mut writer);
+        Ok(Committed { position, ..writer.outcome })
+    }
+
+    /// What the operators of the primary should know of this push.
+    fn note_shortfalls(&self, writer: &mut Writer) {
         writer.outcome.notes.extend(writer.drift.told(&writer.attic.place()));
         writer.outcome.notes.extend(writer.spared.told());
         if writer.owners_denied > 0 {
@@ -402,20 +417,6 @@ impl Session<'_> {
                 writer.times_cut
             ));
         }
-        let root_local = writer.root_meta.as_ref().map(|meta| writer.local(&Kind::Directory, meta));
-        let Writer { staging, mut applier, mut outcome, .. } = writer;
-        staging.finish(keep_state).map_err(WriteError::Failed)?;
-        if let Some(local) = root_local {
-            // Last of all: taking `.rfleet` away has changed the time.
-            if let Err(error) = applier.set_meta(&RelPath::root(), &Kind::Directory, &local, &|_| true) {
-                outcome.problems.push(Problem::new(RelPath::root(), problem_kind(&error), error.to_string()));
-            }
-            if self.policy.durability == Durability::Commit {
-                applier.sync().map_err(WriteError::Failed)?;
-            }
-        }
-        outcome.position = position;
-        Ok(outcome)
     }
 }
 

@@ -12,6 +12,7 @@
 //! whether the file and the directory are still the linked ones, and starts again if not.
 //! Creating and removing `.rfleet` leaves the root's own times as they were.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -104,7 +105,7 @@ pub struct Staging {
     pub(super) stage: Arc<StageDir>,
     /// Unlocks when it is closed.
     _lock: File,
-    finished: bool,
+    finished: Cell<bool>,
 }
 
 impl Staging {
@@ -145,7 +146,7 @@ impl Staging {
             return Ok(None);
         }
         let stage = Arc::new(fresh_stage(&home)?);
-        Ok(Some(Staging { top, home, stage, _lock: File::from(lock), finished: false }))
+        Ok(Some(Staging { top, home, stage, _lock: File::from(lock), finished: Cell::new(false) }))
     }
 
     /// Whether a run that was interrupted left something in `root`, or one is under way. Changes
@@ -290,13 +291,13 @@ impl Staging {
         Ok(fs::fsync(&self.home)?)
     }
 
-    /// Removes the stage and, unless `keep_state`, everything else but an attic that holds something: where
-    /// there is none, nothing of rfleet remains.
+    /// The last use, up to letting go of the lock: removes the stage and, unless `keep_state`, everything else but
+    /// an attic that holds something: where there is none, nothing of rfleet remains.
     ///
     /// # Errors
     /// The operating system's; as much as possible was removed.
-    pub fn finish(mut self, keep_state: bool) -> io::Result<()> {
-        self.finished = true;
+    pub fn finish(&self, keep_state: bool) -> io::Result<()> {
+        self.finished.set(true);
         self.clean_up(keep_state)
     }
 
@@ -329,7 +330,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.finished.get() {
             let keep_state = dispose::exists(&self.home, STATE).unwrap_or(true);
             // The next run cleans what remains.
             let _ = self.clean_up(keep_state);
@@ -505,6 +506,7 @@ mod tests {
         let staging = Staging::open(&fixture.root).unwrap();
         assert!(matches!(Staging::open(&fixture.root), Err(StageError::Busy)));
         staging.finish(true).unwrap();
+        drop(staging);
         assert_eq!(names(&home(&fixture)), ["lock"]);
         drop(Staging::open(&fixture.root).unwrap());
         assert!(fixture.names().is_empty());
