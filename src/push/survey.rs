@@ -14,7 +14,7 @@ use crate::index::{IndexError, Look};
 use crate::model::{AclName, Attributes, Digest, Inode, Position, Problem, ProblemKind, RelPath, Seen};
 use crate::plan::guard::GuardRefusal;
 use crate::tree::{
-    Dir, Found, Root, ScanOptions, ScanReport, SeenDirectory, SystemOwners, attributes_of, look_again, survey,
+    AttributesReader, Dir, Found, Root, ScanOptions, ScanReport, SeenDirectory, SystemOwners, look_again, survey,
 };
 
 /// How much is read at a time of a file that is looked at again.
@@ -72,7 +72,7 @@ fn scan(
     let mut batch = Vec::new();
     let mut waiting = 0;
     let gone = |_| io::Error::other("the index ended early");
-    let mut visit = |dir: SeenDirectory, _: &Dir| {
+    let mut visit = |dir: SeenDirectory| {
         dir.entries.iter().for_each(|seen| counts.add(&seen.node));
         waiting += 1 + dir.entries.len();
         batch.push(dir);
@@ -112,7 +112,8 @@ struct Looking<'a> {
     /// Opened when it is needed.
     handle: Option<Option<Dir>>,
     buffer: &'a mut [u8],
-    attributes: bool,
+    /// `None` if they are not synced.
+    attributes: Option<&'a mut AttributesReader>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -138,11 +139,12 @@ impl Look for Looking<'_> {
     }
 
     fn attributes(&mut self, seen: &Seen) -> Option<Attributes> {
-        if !self.attributes {
+        if self.attributes.is_none() {
             return Some(Attributes::default());
         }
         self.open_once();
-        let read = attributes_of(self.handle.as_ref()?.as_ref()?, &seen.node.name);
+        let dir = self.handle.as_ref()?.as_ref()?;
+        let read = self.attributes.as_mut()?.read(dir, &seen.node.name);
         if read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             // It went, or was renamed, since it was listed.
             return None;
@@ -168,6 +170,7 @@ fn merge(
     let mut merge = index.merge(keep.now)?;
     let mut buffer = vec![0; LOOK_BYTES];
     let mut problems = Vec::new();
+    let mut attributes = job.attributes.then(AttributesReader::on_this_thread);
     for said in inbox {
         let directories = match said {
             Seeing::Directories(directories) => directories,
@@ -184,7 +187,7 @@ fn merge(
                 itself: dir.itself.inode,
                 handle: None,
                 buffer: &mut buffer,
-                attributes: job.attributes,
+                attributes: attributes.as_mut(),
                 problems: &mut problems,
             };
             merge.directory(&dir.path, &dir.itself, &mut dir.entries, &mut look)?;
@@ -216,13 +219,14 @@ mod tests {
         let seen = Seen { node, inode: stat.inode() };
         let asked = || {
             let (mut buffer, mut problems) = (vec![0; 16], Vec::new());
+            let mut attributes = AttributesReader::on_this_thread();
             let mut look = Looking {
                 root: &root,
                 path: &path,
                 itself,
                 handle: None,
                 buffer: &mut buffer,
-                attributes: true,
+                attributes: Some(&mut attributes),
                 problems: &mut problems,
             };
             (look.content(&seen).is_some(), look.attributes(&seen).is_some())

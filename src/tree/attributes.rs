@@ -3,12 +3,18 @@
 //! An entry that is only named (`O_PATH`) is reached over `/proc/self/fd`: the magic link leads to the held
 //! entry itself, never to a name that could be swapped, and a symbolic link or a pipe at its end is
 //! neither followed nor opened. Without `/proc` nothing can be said of attributes, and that is an error.
+//!
+//! There is no call that lists the attributes of a name in a held directory before Linux 6.13. A thread that
+//! works in that directory asks by the name alone, for a fifth of what the way over `/proc` costs: see [`Reader`].
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd};
 
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
+use rustix::process::fchdir;
 
 use super::beneath::{Dir, NAME_ANY, checked};
 use super::meta::{Hold, magic_link};
@@ -49,19 +55,62 @@ impl Found {
 /// The operating system's, `NotFound` if there is no such entry.
 pub fn attributes_of(dir: &Dir, name: &[u8]) -> io::Result<Found> {
     let prefix = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd());
-    let path = [prefix.as_bytes(), checked(name)?].concat();
-    let mut names = [0; LIST_BYTES];
     // The last component is not followed, and those before lead to the held directory.
-    match fs::llistxattr(path.as_slice(), &mut names[..]) {
-        Ok(bytes) if !names[..bytes].split(|&byte| byte == 0).any(is_synced) => return Ok(Found::default()),
-        Err(Errno::OPNOTSUPP) => return Ok(Found::default()),
-        Err(Errno::NOENT) if fs::stat("/proc/self/fd").is_err() => return Err(without_proc()),
-        // There are too many for this list, too.
-        Ok(_) | Err(Errno::RANGE) => {}
-        Err(errno) => return Err(errno.into()),
+    match has_some(&[prefix.as_bytes(), checked(name)?].concat()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::stat("/proc/self/fd").is_err() => {
+            Err(without_proc())
+        }
+        found => look_closer(dir, name, found?),
+    }
+}
+
+/// Whether the entry at `path`, which is not followed, seems to have attributes that are synced.
+fn has_some(path: &[u8]) -> io::Result<bool> {
+    let mut names = [0; LIST_BYTES];
+    match fs::llistxattr(path, &mut names[..]) {
+        Ok(bytes) => Ok(names[..bytes].split(|&byte| byte == 0).any(is_synced)),
+        Err(Errno::OPNOTSUPP) => Ok(false),
+        // There are too many for this list.
+        Err(Errno::RANGE) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn look_closer(dir: &Dir, name: &[u8], has_some: bool) -> io::Result<Found> {
+    if !has_some {
+        return Ok(Found::default());
     }
     let named = dir.open(name, NAME_ANY)?;
     read(Hold::Named(named.as_fd()))
+}
+
+/// Reads the attributes of many entries on a thread of its own.
+pub struct Reader {
+    /// Whether this thread may work in another directory than the others of its process.
+    is_alone: bool,
+    /// Bound to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Reader {
+    /// For the calling thread, which must start no process and end when its reader is not needed any more: from now
+    /// on its working directory is any, and not that of the others. Where the system does not allow that,
+    /// reading costs more.
+    pub fn on_this_thread() -> Reader {
+        Reader { is_alone: unshare(CloneFlags::CLONE_FS).is_ok(), _thread: PhantomData }
+    }
+
+    /// As [`attributes_of`].
+    ///
+    /// # Errors
+    /// The operating system's, `NotFound` if there is no such entry.
+    pub fn read(&mut self, dir: &Dir, name: &[u8]) -> io::Result<Found> {
+        // Who may not enter a directory may not ask for what is in it over /proc either, but learns there why.
+        if !self.is_alone || fchdir(dir).is_err() {
+            return attributes_of(dir, name);
+        }
+        look_closer(dir, name, has_some(checked(name)?)?)
+    }
 }
 
 fn without_proc() -> io::Error {
@@ -273,6 +322,22 @@ mod tests {
         LocalMeta { attributes, ..meta(mode, 7) }
     }
 
+    /// What a thread of its own finds, which may have a working directory of its own or not.
+    fn read_elsewhere(fixture: &Fixture, name: &str, is_alone: bool) -> Found {
+        let before = std::env::current_dir().unwrap();
+        let read = || {
+            let mut reader = Reader::on_this_thread();
+            assert!(reader.is_alone);
+            reader.is_alone = is_alone;
+            assert!(reader.read(&top(fixture), b"none").is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
+            assert!(reader.read(&top(fixture), b"..").is_err());
+            reader.read(&top(fixture), name.as_bytes()).unwrap()
+        };
+        let found = std::thread::scope(|scope| scope.spawn(read).join().unwrap());
+        assert_eq!(std::env::current_dir().unwrap(), before, "the others stay where they are");
+        found
+    }
+
     fn set_all(fixture: &Fixture, name: &str, kind: &Kind, meta: &LocalMeta) -> Option<String> {
         match Applier::new(&fixture.root).set_meta(&path(name), kind, meta, &|_| true).unwrap() {
             MetaSet::Done(short) => short.attribute,
@@ -297,6 +362,9 @@ mod tests {
             assert_eq!(set_all(&fixture, name, &kind, &with(0o400, &wanted)), None, "{name}");
             let found = attributes_of(&top(&fixture), name.as_bytes()).unwrap();
             assert_eq!(found, Found { attributes: all(&wanted), left_out: None }, "{name}");
+            for is_alone in [false, true] {
+                assert_eq!(read_elsewhere(&fixture, name, is_alone), found, "{name}");
+            }
             assert_eq!(set_all(&fixture, name, &kind, &with(0o400, &[])), None, "{name}");
             assert_eq!(attributes_of(&top(&fixture), name.as_bytes()).unwrap(), Found::default(), "{name}");
         }

@@ -69,7 +69,7 @@ mod race_tests;
 
 pub use apply::{Applier, MetaSet, problem_kind};
 pub use attic::Attic;
-pub use attributes::{Found, LocalAttributes, attributes_of};
+pub use attributes::{Found, LocalAttributes, Reader as AttributesReader, attributes_of};
 pub use below::find_below;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
 pub use home::read_state;

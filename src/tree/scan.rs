@@ -100,7 +100,7 @@ pub fn scan(
     let list = |lister: &mut Lister<'_>, dir: &Dir, path, links: &mut LinkTable| {
         lister.list(dir, path, &mut Links::Grow(links))
     };
-    walk(root, options, owners, list, &mut |listing, _| visit(listing))
+    walk(root, options, owners, list, visit)
 }
 
 /// One directory with what an index keeps of its entries.
@@ -118,8 +118,7 @@ pub struct SeenDirectory {
     pub large: Vec<Box<[u8]>>,
 }
 
-/// As [`scan`], for an index: with inodes, without hard links, which the index finds by them. With each
-/// directory comes its handle, to [`look_again`] at a file in it.
+/// As [`scan`], for an index: with inodes, without hard links, which the index finds by them.
 ///
 /// # Errors
 /// As [`scan`].
@@ -127,7 +126,7 @@ pub fn survey(
     root: &Root,
     options: &ScanOptions<'_>,
     owners: &dyn Owners,
-    visit: &mut dyn FnMut(SeenDirectory, &Dir) -> io::Result<()>,
+    visit: &mut dyn FnMut(SeenDirectory) -> io::Result<()>,
 ) -> io::Result<ScanReport> {
     let list = |lister: &mut Lister<'_>, dir: &Dir, path, _: &mut LinkTable| lister.survey(dir, path);
     walk(root, options, owners, list, visit)
@@ -176,7 +175,7 @@ fn walk<T: Listed>(
     options: &ScanOptions<'_>,
     owners: &dyn Owners,
     mut list: impl FnMut(&mut Lister<'_>, &Dir, RelPath, &mut LinkTable) -> io::Result<T>,
-    visit: &mut dyn FnMut(T, &Dir) -> io::Result<()>,
+    visit: &mut dyn FnMut(T) -> io::Result<()>,
 ) -> io::Result<ScanReport> {
     let mut report = ScanReport::default();
     let mut lister = Lister::new(*options);
@@ -262,7 +261,7 @@ fn take_in<T: Listed>(
     options: &ScanOptions<'_>,
     owners: &dyn Owners,
     report: &mut ScanReport,
-    visit: &mut dyn FnMut(T, &Dir) -> io::Result<()>,
+    visit: &mut dyn FnMut(T) -> io::Result<()>,
 ) -> io::Result<Level> {
     report.names.note(listing.meta(), owners);
     let mut last = (listing.meta().uid, listing.meta().gid);
@@ -281,7 +280,7 @@ fn take_in<T: Listed>(
     let below = listing.nodes().filter(|node| node.kind.is_directory()).map(|node| node.name.clone());
     let ahead = below.collect::<Vec<_>>().into_iter();
     let path = listing.path().clone();
-    visit(listing, &dir)?;
+    visit(listing)?;
     Ok(Level { path, dir: Some(dir), ahead })
 }
 
