@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::row;
 use super::{Index, IndexError, number};
-use crate::model::{Changes, Digest, DirectoryId, Kind, Meta, Position, RelPath, Sequence, Version};
+use crate::model::{Changes, Digest, DirectoryId, Kind, Meta, Name, Position, RelPath, Sequence, Version};
 
 /// Stands for a content that is another one, where size and time do not show it.
 const BEFORE: Digest = Digest([0; 32]);
@@ -141,7 +141,7 @@ fn collect<T>(
 }
 
 /// Content that changed although size and time are what they were shows by digests.
-fn mark_hidden_changes(now: &mut [Version], then: &mut [Version], changed: impl Fn(&(DirectoryId, Box<[u8]>)) -> bool) {
+fn mark_hidden_changes(now: &mut [Version], then: &mut [Version], changed: impl Fn(&(DirectoryId, Name)) -> bool) {
     let before: HashMap<_, usize> =
         then.iter().enumerate().map(|(at, version)| ((version.dir, version.node.name.clone()), at)).collect();
     for version in now {

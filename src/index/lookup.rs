@@ -6,12 +6,14 @@ use rusqlite::{OptionalExtension, params};
 
 use super::row;
 use super::{Index, IndexError};
-use crate::model::{AclName, Digest, DirListing, DirectoryId, FileId, Inode, Kind, Meta, Node, Place, RelPath, Seen};
+use crate::model::{
+    AclName, Digest, DirListing, DirectoryId, FileId, Inode, Kind, Meta, Name, Node, Place, RelPath, Seen,
+};
 
 const BAD_NAME: IndexError = IndexError::Damaged("it holds a name that cannot be");
 
 /// Names of one file: the directory, and the name in it.
-type Names = Vec<(RelPath, Box<[u8]>)>;
+type Names = Vec<(RelPath, Name)>;
 
 /// The names of each file that has several, in the order of a listing; the first of them is its first name.
 #[derive(Debug, Default)]
@@ -230,7 +232,7 @@ impl Index {
     /// Where the directory `own` is now; `None` if it is gone.
     pub(super) fn place(&self, own: DirectoryId) -> Result<Option<Place>, IndexError> {
         if own.0 == self.root {
-            return Ok(Some(Place { parent: None, name: Box::default(), meta: self.root_meta()? }));
+            return Ok(Some(Place { parent: None, name: Name::default(), meta: self.root_meta()? }));
         }
         let mut statement =
             self.db.prepare_cached("SELECT dir, name, state, own, target, attributes FROM entries WHERE own = ?1")?;

@@ -9,7 +9,7 @@ use super::left::Left;
 use super::row::{self, State};
 use super::states::States;
 use super::{Index, IndexError, number};
-use crate::model::{Attributes, Digest, Inode, Kind, Node, Position, RelPath, Seen, Stamp, Timestamp};
+use crate::model::{Attributes, Digest, Inode, Kind, Name, Node, Position, RelPath, Seen, Stamp, Timestamp};
 
 /// Kernels stamp files by a clock that ticks every 1 to 10 ms, or finer; twice that is safe.
 const TICK_NANOS: i128 = 20_000_000;
@@ -63,13 +63,13 @@ pub struct Merge<'i> {
 /// A directory on the way down.
 struct Level {
     path: RelPath,
-    children: HashMap<Box<[u8]>, i64>,
+    children: HashMap<Name, i64>,
 }
 
 struct Orphan {
     own: i64,
     /// Where its row still is.
-    row: Option<(i64, Box<[u8]>)>,
+    row: Option<(i64, Name)>,
 }
 
 /// A row that is not as the scan found it.
@@ -83,7 +83,7 @@ struct Old {
 
 /// What is to be done about one name.
 enum Finding<'s> {
-    Vanished { name: Box<[u8]>, own: Option<(i64, Inode)> },
+    Vanished { name: Name, own: Option<(i64, Inode)> },
     Appeared(&'s mut Seen),
     Differs(&'s mut Seen, Box<Old>),
 }
@@ -167,7 +167,7 @@ impl Merge<'_> {
     }
 
     /// What was left out of the directory taken in last: the digest of its patterns, and files that are too large.
-    pub fn left_out(&mut self, rules: Option<&Digest>, large: &[Box<[u8]>]) {
+    pub fn left_out(&mut self, rules: Option<&Digest>, large: &[Name]) {
         let Some(dir) = self.current else { return };
         if let Some(digest) = rules {
             self.left.note_rules(dir, digest);

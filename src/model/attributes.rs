@@ -85,7 +85,7 @@ pub enum AttributesError {
 /// The extended attributes of one entry, sorted by name, each once, within the bounds above. Empty where
 /// they are not synced.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub struct Attributes(Option<Arc<[Attribute]>>);
+pub struct Attributes(Option<Arc<Vec<Attribute>>>);
 
 impl Attributes {
     /// Takes attributes that are sorted by name.
@@ -112,7 +112,7 @@ impl Attributes {
 
     /// Each, by name.
     pub fn iter(&self) -> std::slice::Iter<'_, Attribute> {
-        self.0.as_deref().unwrap_or_default().iter()
+        self.0.as_deref().map(Vec::as_slice).unwrap_or_default().iter()
     }
 
     /// Whether there is none.

@@ -1,10 +1,13 @@
 //! What a directory holds: [`Node`].
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::{Attributes, Digest, RelPath};
 
-/// A point in time as filesystems keep it, before 1970 and after 2038 too.
+/// A point in time as filesystems keep it, before 1970 and after 2038 too. Packed, since listings of millions of
+/// entries are held in memory.
+#[repr(C, packed(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp {
     /// Seconds since 1970, possibly negative.
@@ -144,11 +147,17 @@ impl Expected {
     }
 }
 
+/// The name of an entry in its directory. A short one takes no room beside the entry.
+pub type Name = SmallVec<[u8; NAME_BYTES]>;
+
+/// As many bytes as lie where a longer name has its length and place.
+const NAME_BYTES: usize = 16;
+
 /// One entry as its directory lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
     /// Its name in the directory.
-    pub name: Box<[u8]>,
+    pub name: Name,
     /// What it is.
     pub kind: Kind,
     /// What else it has.

@@ -39,7 +39,7 @@ impl TimeFidelity {
 
     /// Whether `time` lies within the range, to a step.
     pub fn reaches(self, time: Timestamp) -> bool {
-        (self.first..=self.last).contains(&time.secs)
+        (self.first..=self.last).contains(&{ time.secs })
     }
 
     /// What becomes of `time`, as Linux does it: cut off to a step, and to the ends of the range.

@@ -1,6 +1,6 @@
 //! What an index remembers of entries: [`Seen`] as a scan finds them, [`Version`] as the past holds them.
 
-use super::{Digest, Meta, Node, Timestamp};
+use super::{Digest, Meta, Name, Node, Timestamp};
 
 /// What tells an inode from others and from its own past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,7 +69,7 @@ pub struct Place {
     /// The directory that holds it; `None` for the root.
     pub parent: Option<DirectoryId>,
     /// Its name there; empty for the root.
-    pub name: Box<[u8]>,
+    pub name: Name,
     /// Its attributes.
     pub meta: Meta,
 }

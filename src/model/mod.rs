@@ -19,7 +19,7 @@ pub use attributes::{
     DEFAULT_ACL, MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES,
 };
 pub use digest::{Digest, Hasher};
-pub use entry::{Expected, Kind, Meta, Node, SpecialKind, Timestamp};
+pub use entry::{Expected, Kind, Meta, Name, Node, SpecialKind, Timestamp};
 pub use fidelity::{Fidelity, OwnerFidelity, TimeFidelity};
 pub use history::{Changes, DirectoryId, FileId, Inode, Place, Seen, Version};
 pub use holes::Holes;

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::moves::Moved;
 use super::{Basis, Destination, MoveStep, Plan, PlanOptions, ReuseStep, plan};
 use crate::model::{
-    Changes, Digest, DirListing, FileId, Inode, Kind, Listing, Meta, Node, OwnerMap, OwnerNames, RelPath, Timestamp,
-    Version,
+    Changes, Digest, DirListing, FileId, Inode, Kind, Listing, Meta, Name, Node, OwnerMap, OwnerNames, RelPath,
+    Timestamp, Version,
 };
 
 /// Nodes by directory.
@@ -170,7 +170,7 @@ fn sorted(path: RelPath, meta: Meta, mut nodes: Vec<Node>) -> DirListing {
 }
 
 /// Names of one file: the directory, and the name in it.
-type Names = Vec<(RelPath, Box<[u8]>)>;
+type Names = Vec<(RelPath, Name)>;
 
 /// Names of files with several names: of each that changed all, since its other names come with the changes.
 #[derive(Default)]

@@ -133,7 +133,7 @@ fn changes(before: &Recorded, after: &Recorded) -> Changes {
         (*own, Place { parent: Some(parent), name: name.as_bytes().into(), meta: Meta::default() })
     };
     let mut places: BTreeMap<_, _> = after.directories.keys().map(place).collect();
-    places.insert(ROOT, Place { parent: None, name: Box::default(), meta: Meta::default() });
+    places.insert(ROOT, Place { parent: None, name: Default::default(), meta: Meta::default() });
     let entries_then = old.len() as u64;
     Changes { now, then, same, places, root_then: None, root: Some(ROOT), entries_then }
 }

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::MoveStep;
-use crate::model::{Changes, DirectoryId, RelPath, Version};
+use crate::model::{Changes, DirectoryId, Name, RelPath, Version};
 
 /// A name in a directory.
-pub(super) type Slot = (DirectoryId, Box<[u8]>);
+pub(super) type Slot = (DirectoryId, Name);
 
 /// A host's directories, as far as they changed, after the moves.
 pub(super) struct Moved<'a> {

@@ -26,8 +26,8 @@ use super::read::{ContentReader, ReadError};
 use super::selection::{LeftOut, Selection};
 use super::way::{Way, reserved_problem};
 use crate::model::{
-    Digest, DirListing, Kind, Meta, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME, RelPath,
-    Seen, SpecialKind, check_name,
+    Digest, DirListing, Kind, Meta, Name, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME,
+    RelPath, Seen, SpecialKind, check_name,
 };
 
 /// Entries of a thousand-file directory fit; larger gains nothing measurable.
@@ -115,7 +115,7 @@ pub struct SeenDirectory {
     /// Digest of its file of patterns, where it has one.
     pub rules: Option<Digest>,
     /// Names of the files in it that are too large.
-    pub large: Vec<Box<[u8]>>,
+    pub large: Vec<Name>,
 }
 
 /// As [`scan`], for an index: with inodes, without hard links, which the index finds by them.
@@ -251,7 +251,7 @@ struct Level {
     path: RelPath,
     /// `None` below [`MAX_HELD_DIRS`].
     dir: Option<Dir>,
-    ahead: std::vec::IntoIter<Box<[u8]>>,
+    ahead: std::vec::IntoIter<Name>,
 }
 
 /// Accounts for a listing, hands it out and keeps what the walk needs of it.
@@ -322,7 +322,7 @@ impl<'a> Lister<'a> {
         self.read_own_attributes(dir, &path, &mut meta);
         let mut nodes: Vec<Node> = Vec::new();
         // Few files have several names: their numbers are kept apart, so that nodes stay small to sort.
-        let mut linked: HashMap<Box<[u8]>, Stat> = HashMap::new();
+        let mut linked: HashMap<Name, Stat> = HashMap::new();
         let mut buffer = std::mem::take(&mut self.list_buffer);
         let listed = dir.each_name(&mut buffer, &mut |name| {
             if let Some((mut node, stat)) = self.look(dir, &path, name) {
@@ -353,7 +353,7 @@ impl<'a> Lister<'a> {
 
     fn survey(&mut self, dir: &Dir, path: RelPath) -> io::Result<SeenDirectory> {
         let stat = dir.stat_self()?;
-        let mut itself = Node { name: Box::default(), kind: Kind::Directory, meta: stat.meta() };
+        let mut itself = Node { name: Name::default(), kind: Kind::Directory, meta: stat.meta() };
         let rules = self.way.enter(dir, &path, &stat, &self.options, &mut self.problems)?;
         if path.is_root() {
             self.read_own_attributes(dir, &path, &mut itself.meta);
@@ -645,7 +645,7 @@ mod tests {
             })
             .unwrap();
             let (one, two) = (&dirs[1].nodes[0], &dirs[2].nodes[0]);
-            assert_ne!(one.meta.mtime.secs, 0, "it was seen before");
+            assert_ne!({ one.meta.mtime.secs }, 0, "it was seen before");
             assert_eq!(two.meta, one.meta);
             assert!(two.same_content(one) && two.kind.link() == Some(&path("a/one")));
         }

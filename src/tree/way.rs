@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::beneath::{Dir, Stat};
 use super::scan::ScanOptions;
 use super::selection::{IGNORE_FILE, LeftOut, Selection};
-use crate::model::{Digest, PatternError, Patterns, Problem, ProblemKind, RESERVED_NAME, RelPath, Verdict};
+use crate::model::{Digest, Name, PatternError, Patterns, Problem, ProblemKind, RESERVED_NAME, RelPath, Verdict};
 
 /// The directory that filesystems make for their own repair, directly below their top.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -39,7 +39,7 @@ pub(super) struct Way {
     /// Device of the directory come to last.
     dev: u64,
     /// Names of files in it that are too large.
-    pub(super) large: Vec<Box<[u8]>>,
+    pub(super) large: Vec<Name>,
 }
 
 #[derive(Clone, Debug)]
