@@ -7,15 +7,13 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use support::scratch::{run_or_panic, tool_path};
-use support::tree::recorded_sequence;
 use support::versions;
-use support::{Config, Outcome, Push, Rng, Scratch, assert_same, rfleet_bin};
+use support::{Config, Ledger, Push, Rng, Scratch, rfleet_bin};
 
 const FILES: u64 = 12;
 
@@ -27,13 +25,9 @@ const DISK: &str = "disk";
 
 struct Story {
     scratch: Scratch,
-    source: PathBuf,
-    copy: PathBuf,
+    ledger: Ledger,
     config: PathBuf,
     version: u64,
-    /// What the host had when it last said that it has everything: files with their versions, and its record.
-    acknowledged: BTreeMap<u64, u64>,
-    sequence: Option<u64>,
 }
 
 impl Story {
@@ -46,14 +40,14 @@ impl Story {
         let receive = [rfleet_bin().to_str().unwrap(), "receive", "--config", far.to_str().unwrap()];
         let config = Config::new("cms").root("www", &source, "delete = true\nmax_delete = \"100%\"");
         let config = config.host_command("box", &receive, "www", &copy).write(&scratch, "rfleet.toml");
-        Self { scratch, source, copy, config, version: 0, acknowledged: BTreeMap::new(), sequence: None }
+        Self { scratch, ledger: Ledger::new(source, copy), config, version: 0 }
     }
 
     fn change(&mut self) {
         self.version += 1;
-        versions::write(&self.source, FILES, self.version);
-        versions::write_moving(&self.source, self.version);
-        versions::write_small(&self.source, self.version);
+        versions::write(&self.ledger.source, FILES, self.version);
+        versions::write_moving(&self.ledger.source, self.version);
+        versions::write_small(&self.ledger.source, self.version);
     }
 
     fn push(&self) -> Push<'_> {
@@ -64,15 +58,9 @@ impl Story {
     fn converge(&mut self, what: &str) -> Duration {
         let outcome = self.push().run();
         assert_eq!(outcome.code(), Some(0), "{what}: {}", outcome.said());
-        self.note_acknowledged(what);
-        assert!(!self.copy.join(".rfleet/stage").exists(), "{what}: the stage is left");
+        self.ledger.note_acknowledged(what);
+        assert!(!self.ledger.copy.join(".rfleet/stage").exists(), "{what}: the stage is left");
         outcome.wall
-    }
-
-    fn note_acknowledged(&mut self, what: &str) {
-        assert_same(&self.source, &self.copy);
-        self.acknowledged = versions::whole(&self.copy).unwrap_or_else(|e| panic!("{what}: {e}"));
-        self.sequence = recorded_sequence(&self.copy);
     }
 
     /// The power fails now, and comes back when nobody uses the disk any more.
@@ -85,34 +73,6 @@ impl Story {
         self.scratch.assert_no_leftovers();
         self.scratch.unmount(DISK);
         self.scratch.mount_again(DISK);
-    }
-
-    /// What the disk holds after the power came back.
-    fn check(&mut self, outcome: &Outcome, what: &str) {
-        if outcome.code() == Some(0) {
-            assert_eq!(outcome.report().host("box").state, "done", "{what}: {}", outcome.said());
-            self.note_acknowledged(what);
-            return;
-        }
-        assert_eq!(outcome.code(), Some(3), "{what}: {}", outcome.said());
-        let there = versions::whole(&self.copy).unwrap_or_else(|e| panic!("{what}: {e}\n{}", outcome.said()));
-        let wanted = versions::whole(&self.source).unwrap();
-        for (id, old) in self.acknowledged.iter().filter(|(id, _)| !versions::COMES_AND_GOES.contains(id)) {
-            let Some(new) = wanted.get(id) else { continue };
-            let found = there.get(id).unwrap_or_else(|| panic!("{what}: file {id} is gone\n{}", outcome.said()));
-            assert!((old..=new).contains(&found), "{what}: file {id} is {found}, not {old} to {new}");
-        }
-        // A record that says more than was acknowledged was on its way to be, and is true. One of a copy in which
-        // directories are being moved says nothing.
-        let sequence = recorded_sequence(&self.copy);
-        if sequence == Some(0) {
-            return;
-        }
-        assert!(sequence >= self.sequence, "{what}: the record went from {:?} to {sequence:?}", self.sequence);
-        if sequence > self.sequence {
-            assert_same(&self.source, &self.copy);
-            self.sequence = sequence;
-        }
     }
 }
 
@@ -143,7 +103,7 @@ fn power_cuts_tear_nothing_and_take_nothing_that_was_acknowledged() {
             running.finish()
         };
         story.restart();
-        story.check(&outcome, &what);
+        story.ledger.check(&outcome, "box", &what);
         if outcome.code() == Some(0) {
             late += 1;
             clean = clean * 9 / 10;

@@ -1,0 +1,64 @@
+//! What a host was known to have, and what it may therefore be found to have after something went wrong.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::rfleet::Outcome;
+use super::tree::{assert_same, recorded_sequence};
+use super::versions;
+
+/// A source of [`versions`] and one copy of it.
+pub struct Ledger {
+    pub source: PathBuf,
+    pub copy: PathBuf,
+    /// What the host had when it last said that it has everything: files with their versions, and its record.
+    acknowledged: BTreeMap<u64, u64>,
+    sequence: Option<u64>,
+}
+
+impl Ledger {
+    pub fn new(source: PathBuf, copy: PathBuf) -> Self {
+        Self { source, copy, acknowledged: BTreeMap::new(), sequence: None }
+    }
+
+    /// The host says that it has everything: it has, and has cleaned up.
+    pub fn note_acknowledged(&mut self, what: &str) {
+        assert_same(&self.source, &self.copy);
+        self.acknowledged = versions::whole(&self.copy).unwrap_or_else(|e| panic!("{what}: {e}"));
+        self.sequence = recorded_sequence(&self.copy);
+    }
+
+    /// What there is after a push to the host called `host` that something went wrong with: all of it if it said so,
+    /// else each file old or new, and a record that is true.
+    pub fn check(&mut self, outcome: &Outcome, host: &str, what: &str) {
+        if outcome.code() == Some(0) {
+            assert_eq!(outcome.report().host(host).state, "done", "{what}: {}", outcome.said());
+            self.note_acknowledged(what);
+            return;
+        }
+        assert_eq!(outcome.code(), Some(3), "{what}: {}", outcome.said());
+        self.check_copy(&format!("{what}: {}", outcome.said()));
+    }
+
+    /// The copy after a push that did not come to its end.
+    pub fn check_copy(&mut self, what: &str) {
+        let there = versions::whole(&self.copy).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let wanted = versions::whole(&self.source).unwrap();
+        for (id, old) in self.acknowledged.iter().filter(|(id, _)| !versions::COMES_AND_GOES.contains(id)) {
+            let Some(new) = wanted.get(id) else { continue };
+            let found = there.get(id).unwrap_or_else(|| panic!("{what}: file {id} is gone"));
+            assert!((old..=new).contains(&found), "{what}: file {id} is {found}, not {old} to {new}");
+        }
+        // A record that says more than was acknowledged was on its way to be, and is true. One of a copy in which
+        // directories are being moved says nothing.
+        let sequence = recorded_sequence(&self.copy);
+        if sequence == Some(0) {
+            return;
+        }
+        assert!(sequence >= self.sequence, "{what}: the record went from {:?} to {sequence:?}", self.sequence);
+        if sequence > self.sequence {
+            assert_same(&self.source, &self.copy);
+            self.sequence = sequence;
+        }
+    }
+}
