@@ -69,7 +69,9 @@ pub(super) async fn run(
     }
     send_changes(channel, changes_after(plan, listing).map(|change| held(change, work.times))).await?;
     job.monitor.phase(&report.name, Phase::Committing);
-    channel.send(&ToReceiver::Finish { position: work.position, record: work.record }).await?;
+    // Whoever believes the host's record shall find everything there.
+    let position = if report.problems.is_empty() { work.position } else { Position::default() };
+    channel.send(&ToReceiver::Finish { position, record: work.record }).await?;
     let ToPrimary::Committed(committed) = channel.receive().await? else {
         return Err(ChannelError::Unexpected("something else than the end of a commit").into());
     };

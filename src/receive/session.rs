@@ -386,7 +386,9 @@ impl Session<'_> {
         }
         writer.make_durable()?;
         if let (Some(fleet), true) = (&hello.fleet, wanted) {
-            let state = record(hello, fleet, position);
+            // Whoever believes the record shall find everything: with less, the next push compares.
+            let held = if writer.has_problems() { Position::default() } else { position };
+            let state = record(hello, fleet, held);
             writer.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
         }
         writer.staging.finish(keep_state).map_err(WriteError::Failed)?;

@@ -339,6 +339,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Whether something could not be brought over.
+    pub(super) fn has_problems(&self) -> bool {
+        !self.outcome.problems.is_empty()
+    }
+
     pub(super) fn problem(&mut self, problem: Problem) {
         self.problem_bytes += problem.path.as_bytes().len() + problem.detail.len();
         if self.outcome.problems.len() < MAX_PROBLEMS && self.problem_bytes < MAX_PROBLEM_BYTES {

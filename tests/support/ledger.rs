@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::rfleet::Outcome;
-use super::tree::{assert_same, recorded_sequence};
+use super::tree::{Snapshot, recorded_sequence};
 use super::versions;
 
 /// A source of [`versions`] and one copy of it.
@@ -21,9 +21,14 @@ impl Ledger {
         Self { source, copy, acknowledged: BTreeMap::new(), sequence: None }
     }
 
+    fn assert_complete(&self, what: &str) {
+        let differences = Snapshot::take(&self.source).differences(&Snapshot::take(&self.copy));
+        assert!(differences.is_empty(), "not all is there: {}\n{what}", differences.join("\n"));
+    }
+
     /// The host says that it has everything: it has, and has cleaned up.
     pub fn note_acknowledged(&mut self, what: &str) {
-        assert_same(&self.source, &self.copy);
+        self.assert_complete(what);
         self.acknowledged = versions::whole(&self.copy).unwrap_or_else(|e| panic!("{what}: {e}"));
         self.sequence = recorded_sequence(&self.copy);
     }
@@ -33,7 +38,7 @@ impl Ledger {
     pub fn check(&mut self, outcome: &Outcome, host: &str, what: &str) {
         if outcome.code() == Some(0) {
             assert_eq!(outcome.report().host(host).state, "done", "{what}: {}", outcome.said());
-            self.note_acknowledged(what);
+            self.note_acknowledged(&format!("{what}: {}", outcome.said()));
             return;
         }
         assert_eq!(outcome.code(), Some(3), "{what}: {}", outcome.said());
@@ -44,7 +49,7 @@ impl Ledger {
     pub fn check_copy(&mut self, what: &str) {
         let there = versions::whole(&self.copy).unwrap_or_else(|e| panic!("{what}: {e}"));
         let wanted = versions::whole(&self.source).unwrap();
-        for (id, old) in self.acknowledged.iter().filter(|(id, _)| !versions::COMES_AND_GOES.contains(id)) {
+        for (id, old) in self.acknowledged.iter().filter(|(id, _)| !versions::may_be_missing(**id)) {
             let Some(new) = wanted.get(id) else { continue };
             let found = there.get(id).unwrap_or_else(|| panic!("{what}: file {id} is gone"));
             assert!((old..=new).contains(&found), "{what}: file {id} is {found}, not {old} to {new}");
@@ -57,7 +62,7 @@ impl Ledger {
         }
         assert!(sequence >= self.sequence, "{what}: the record went from {:?} to {sequence:?}", self.sequence);
         if sequence > self.sequence {
-            assert_same(&self.source, &self.copy);
+            self.assert_complete(what);
             self.sequence = sequence;
         }
     }

@@ -74,8 +74,14 @@ pub fn write(root: &Path, count: u64, version: u64) {
     change_shapes(root, version);
 }
 
-/// Files that some versions have and others do not.
-pub const COMES_AND_GOES: std::ops::RangeInclusive<u64> = 998..=999;
+/// Whether a copy between two versions may do without file `id`: some versions do, or it swaps names with another, and
+/// between the two renames both names are the other's.
+pub fn may_be_missing(id: u64) -> bool {
+    (997..=999).contains(&id) || id == MOVING + LEFT || id == MOVING + RIGHT
+}
+
+/// What is left of a version with a symbolic link when it is divided by 3.
+pub const HAS_SYMLINK: u64 = 2;
 
 fn change_shapes(root: &Path, version: u64) {
     let flip = root.join("flip");
@@ -102,6 +108,10 @@ fn change_shapes(root: &Path, version: u64) {
 /// Files whose names move from version to version are numbered from here on.
 const MOVING: u64 = 700;
 
+/// The two that swap names.
+const LEFT: u64 = 20;
+const RIGHT: u64 = 21;
+
 /// Files of [`write_moving`] in a directory that gets another name with each version.
 const IN_SITE: u64 = 8;
 
@@ -120,8 +130,8 @@ pub fn write_moving(root: &Path, version: u64) {
     match old {
         None => {
             (0..IN_SITE).for_each(|id| put(site.join(format!("s{id}")), id));
-            put(left, 20);
-            put(right, 21);
+            put(left, LEFT);
+            put(right, RIGHT);
             (0..3).for_each(|id| put(root.join(format!("inbox/m{id}/file")), 30 + id));
             fs::create_dir(root.join("archive")).unwrap();
         }
