@@ -7,7 +7,7 @@ use std::sync::mpsc as blocking;
 use tokio::sync::mpsc;
 
 use super::RootJob;
-use super::channel::{Channel, ChannelError, Outgoing};
+use super::channel::{Channel, ChannelError, Outgoing, shortened};
 use super::rendezvous::{items_of, private_log};
 use super::report::HostReport;
 use super::session::SessionError;
@@ -17,10 +17,7 @@ use crate::model::{Expected, Kind, Listing, Meta, Position, Problem, ProblemKind
 use crate::observe::Phase;
 use crate::payload::{Block, LogReader};
 use crate::plan::{EntryRef, MoveStep, Plan};
-use crate::wire::{Begin, Change, SignatureRequest, ToPrimary, ToReceiver};
-
-/// Changes in one message, at most.
-const MESSAGE_CHANGES: usize = 2000;
+use crate::wire::{Begin, Change, MAX_CHANGES, MAX_SIGNATURE_REQUESTS, SignatureRequest, ToPrimary, ToReceiver};
 
 /// Bytes of names and targets in one message, about.
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -73,10 +70,13 @@ pub(super) async fn run(
     let ToPrimary::Committed(committed) = channel.receive().await? else {
         return Err(ChannelError::Unexpected("something else than the end of a commit").into());
     };
-    report.drifted += committed.drifted;
+    if committed.position != work.position {
+        return Err(ChannelError::Unexpected("the commit of something else").into());
+    }
+    report.drifted = report.drifted.saturating_add(committed.drifted);
     report.problems.extend(committed.problems);
-    report.more_problems += committed.more_problems;
-    report.notes.extend(committed.notes);
+    report.more_problems = report.more_problems.saturating_add(committed.more_problems);
+    report.notes.extend(committed.notes.into_iter().map(shortened));
     Ok(())
 }
 
@@ -111,6 +111,9 @@ async fn receive_resend(channel: &mut Channel, sent: usize) -> Result<Vec<RelPat
         let ToPrimary::Resend { paths, last } = channel.receive().await? else {
             return Err(ChannelError::Unexpected("something else than what is to be sent again"));
         };
+        if paths.is_empty() && !last {
+            return Err(ChannelError::Unexpected("an empty part of what is to be sent again"));
+        }
         all.extend(paths);
         if all.len() > sent {
             return Err(ChannelError::Unexpected("more to be sent again than was sent"));
@@ -192,7 +195,7 @@ impl Feed<'_> {
             self.asked.insert(id, Asked { bytes: Vec::new(), expected: spec.signature_bytes(bytes), answer });
             let (size_bytes, mtime) = (basis.size_bytes, basis.mtime);
             requests.push(SignatureRequest { id, path, size_bytes, mtime, spec, offset, bytes });
-            next = if requests.len() < MESSAGE_CHANGES / 8 { self.signatures.try_recv().ok() } else { None };
+            next = if requests.len() < MAX_SIGNATURE_REQUESTS { self.signatures.try_recv().ok() } else { None };
         }
         Ok(self.channel.send(&ToReceiver::GetSignatures { requests }).await?)
     }
@@ -202,6 +205,9 @@ impl Feed<'_> {
         match message {
             ToPrimary::Signature { id, bytes, last } => {
                 let asked = self.asked.get_mut(&id).ok_or(unexpected)?;
+                if bytes.is_empty() && !last {
+                    return Err(ChannelError::Unexpected("an empty part of a signature"));
+                }
                 if asked.bytes.len() as u64 + bytes.len() as u64 > asked.expected {
                     return Err(ChannelError::Unexpected("a signature that is too long"));
                 }
@@ -313,7 +319,7 @@ async fn send_changes(channel: &Channel, changes: impl Iterator<Item = Change> +
     for change in changes {
         bytes += change_bytes(&change);
         batch.push(change);
-        if batch.len() >= MESSAGE_CHANGES || bytes >= MESSAGE_BYTES {
+        if batch.len() >= MAX_CHANGES || bytes >= MESSAGE_BYTES {
             channel.send(&ToReceiver::Changes(std::mem::take(&mut batch))).await?;
             bytes = 0;
         }
