@@ -106,7 +106,7 @@ impl Shared {
         self.fault.get().map_or(ChannelError::Closed, |fault| ChannelError::Content(fault.clone()))
     }
 
-    fn moved(&self) {
+    pub(super) fn moved(&self) {
         self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 }

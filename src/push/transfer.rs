@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -21,6 +22,12 @@ use crate::wire::{Begin, Change, MAX_CHANGES, MAX_SIGNATURE_REQUESTS, SignatureR
 
 /// Bytes of names and targets in one message, about.
 const MESSAGE_BYTES: usize = 256 << 10;
+
+/// How long nothing is to be done for a host before it is seen that it is not the host's fault.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// After so many times it is told that work goes on: by a question for nothing.
+const IDLE_TOLD: u32 = 60;
 
 /// How often files whose basis was not as expected are sent again. Once is enough unless someone
 /// else writes there; what still fails is a problem.
@@ -144,6 +151,7 @@ enum Happened {
     Message(ToPrimary),
     Query(SignatureQuery),
     Sent,
+    Idle,
 }
 
 impl Feed<'_> {
@@ -162,6 +170,7 @@ impl Feed<'_> {
     async fn send_log(&mut self, reader: &mut LogReader) -> Result<(), SessionError> {
         let outgoing = self.channel.outgoing();
         let mut waiting: Option<Block> = None;
+        let mut idle = 0;
         loop {
             let happened = tokio::select! {
                 message = self.channel.receive() => Happened::Message(message?),
@@ -173,8 +182,17 @@ impl Feed<'_> {
                     Happened::Sent
                 }
                 block = reader.next(), if waiting.is_none() => Happened::Block(block?),
+                () = tokio::time::sleep(IDLE), if waiting.is_none() && self.asked.is_empty() => Happened::Idle,
             };
             match happened {
+                Happened::Idle => {
+                    // Content is being read that this host has already. It owes nothing meanwhile, and is told so.
+                    idle += 1;
+                    self.channel.shared.moved();
+                    if idle % IDLE_TOLD == 0 {
+                        self.channel.send(&ToReceiver::GetSignatures { requests: Vec::new() }).await?;
+                    }
+                }
                 Happened::Sent => {}
                 Happened::Block(None) => return Ok(()),
                 Happened::Block(block) => waiting = block,

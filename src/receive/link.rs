@@ -16,8 +16,9 @@ use crate::wire::{Frame, ToPrimary, WireError, encode, read_frame};
 const SLOWEST_BYTES_PER_SECOND: u32 = 1000;
 
 /// A primary that lives but gets nowhere while it holds the lock of a root is given up after so many times the bound on
-/// silence: twenty minutes by default. It may have to read a very large file before it has something to say.
-const STUCK_TIMEOUTS: u32 = 20;
+/// silence: an hour by default. It may have to read a very large file before it has content to send, and says once a minute
+/// that it does.
+const STUCK_TIMEOUTS: u32 = 60;
 
 /// How often a primary may say that it lives: so often at once, and so often a second on top. It does so once a second.
 const HEARTBEATS: (u64, u64) = (1000, 10);

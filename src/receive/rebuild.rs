@@ -110,10 +110,11 @@ impl Writer<'_> {
             }
             Op::Copy { offset, len } => target.copy(offset, at, len, &mut self.digester),
         };
-        self.bytes_done += match op {
+        let bytes = match op {
             Op::Literal(content) => content.len() as u64,
             Op::Copy { len, .. } => len,
         };
+        self.bytes_done = self.bytes_done.saturating_add(bytes);
         match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
@@ -133,7 +134,7 @@ impl Writer<'_> {
         // Whatever length a primary names costs nothing: what is not written is a hole.
         target.holes.add(at, bytes);
         let made = target.make_hole(at, bytes);
-        self.bytes_done += bytes;
+        self.bytes_done = self.bytes_done.saturating_add(bytes);
         match made {
             Ok(()) => Ok(()),
             Err(error) => self.fail_open(error),

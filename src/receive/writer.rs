@@ -226,7 +226,7 @@ impl<'a> Writer<'a> {
             staged.file().write_all(content)?;
             staged.seal(&local)
         });
-        self.bytes_done += content.len() as u64;
+        self.bytes_done = self.bytes_done.saturating_add(content.len() as u64);
         self.staged(path, meta, staged, content.len() as u64)
     }
 
@@ -242,7 +242,8 @@ impl<'a> Writer<'a> {
             Ok(mut staged) => {
                 self.note_shortfall(&path, meta, std::mem::take(&mut staged.short));
                 self.waiting.push((staged, path));
-                self.waiting_bytes += bytes;
+                // A file of holes has any length.
+                self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
                 let full = self.waiting.len() >= BATCH_FILES || self.waiting_bytes >= BATCH_BYTES;
                 if full { self.commit_batch() } else { Ok(()) }
             }

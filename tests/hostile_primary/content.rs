@@ -38,7 +38,10 @@ fn basis(place: &Place, name: &str) -> (u64, Timestamp) {
 /// Asks what must come again, and then for the end.
 fn finish(mut victim: Victim) -> (Vec<RelPath>, Ended) {
     victim.send(&ToReceiver::EndOfContent);
-    let Some(ToPrimary::Resend { paths, last: true }) = victim.receive() else { panic!("no list of what comes again") };
+    let paths = match victim.receive() {
+        Some(ToPrimary::Resend { paths, last: true }) => paths,
+        other => panic!("no list of what comes again but {other:?}: {}", victim.end().stderr),
+    };
     victim.send(&ToReceiver::Finish { position: Position::default(), record: false });
     let ended = victim.end();
     (paths, ended)
@@ -129,7 +132,7 @@ fn lengths_without_end_cost_next_to_nothing() {
     sparse.set_len(LONG).unwrap();
     drop(sparse);
     let known = basis(&place, "sparse");
-    let mut victim = place.victim();
+    let mut victim = Victim::start(&place.scratch, &place.root, "timeout = \"60s\"");
     victim.begin(0);
     let spec = SignatureSpec { block_bytes: 4 << 20, strong_bytes: 16 };
     let part = 256 * (4 << 20);
@@ -273,7 +276,8 @@ fn names_that_lead_elsewhere_end_the_session() {
     }
     let (_, ended) = finish(victim);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert_eq!(fs::read_dir(&place.root).unwrap().count(), 4 + 5);
+    // Beside the fleet's record.
+    assert_eq!(fs::read_dir(&place.root).unwrap().count(), 4 + 5 + 1);
     place.assert_safe("names of any bytes");
 }
 

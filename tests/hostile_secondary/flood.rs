@@ -81,7 +81,7 @@ fn who_only_lives_or_never_gets_on_is_given_up() {
         }
     });
     // The honest ones beat once a second.
-    let told = story.push_to_impostors(&["--timeout", "500ms"]);
+    let told = story.push_to_impostors(&["--timeout", "1s"]);
     told.outcome.assert_code(3);
     // The greeting has an absolute bound; all else may take twenty times that.
     told.assert_failed("welcome", &["silent"]);

@@ -4,7 +4,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rfleet::model::{
     AttributeFidelity, Digest, DirListing, Fidelity, Kind, Meta, Node, OwnerMap, Position, RelPath, Term, Timestamp,
@@ -56,7 +59,9 @@ pub enum Heard {
 /// The far end of a link.
 pub struct Line {
     input: BufReader<File>,
-    output: File,
+    output: Arc<Mutex<File>>,
+    /// Signs of life are given.
+    lives: Arc<AtomicBool>,
     /// What was asked for when the state was reached.
     pub requests: Vec<SignatureRequest>,
     /// For scripts that count.
@@ -81,7 +86,7 @@ impl Line {
 
     /// Sends bytes as they are; `false` once nobody takes them.
     pub fn say_bytes(&mut self, bytes: &[u8]) -> bool {
-        self.output.write_all(bytes).is_ok()
+        self.output.lock().unwrap().write_all(bytes).is_ok()
     }
 
     pub fn say(&mut self, message: &ToPrimary) -> bool {
@@ -98,10 +103,14 @@ impl Line {
     /// # Panics
     /// The primary ends before.
     pub fn serve_until(&mut self, awaited: Awaited) {
+        self.lives.store(true, Ordering::Relaxed);
         loop {
             let heard = self.hear().unwrap_or_else(|| panic!("the primary never waited for {awaited:?}"));
             let (state, answers) = self.answer(heard);
             if state == Some(awaited) {
+                // Under the lock, so that none is under way.
+                let _output = self.output.lock().unwrap();
+                self.lives.store(false, Ordering::Relaxed);
                 return;
             }
             answers.iter().for_each(|answer| assert!(self.say(answer)));
@@ -179,6 +188,21 @@ pub fn entries() -> DirListing {
     DirListing { path: RelPath::root(), meta: Meta::default(), nodes }
 }
 
+/// Says that the host lives, while `lives` says so, as long as there is an output.
+fn beat(output: Weak<Mutex<File>>, lives: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        let heartbeat = encode(&ToPrimary::Heartbeat);
+        while let Some(output) = output.upgrade() {
+            let mut output = output.lock().unwrap();
+            if lives.load(Ordering::Relaxed) && output.write_all(&heartbeat).is_err() {
+                return;
+            }
+            drop(output);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+}
+
 /// One of them.
 pub struct Impostor {
     pub name: String,
@@ -202,8 +226,10 @@ impl Impostor {
         let command = command.map(str::to_owned).to_vec();
         let thread = std::thread::spawn(move || {
             let input = BufReader::new(File::open(input).unwrap());
-            let output = OpenOptions::new().write(true).open(output).unwrap();
-            script(&mut Line { input, output, requests: Vec::new(), rounds: 0, position: Position::default() });
+            let output = Arc::new(Mutex::new(OpenOptions::new().write(true).open(output).unwrap()));
+            let lives = Arc::new(AtomicBool::new(false));
+            beat(Arc::downgrade(&output), Arc::clone(&lives));
+            script(&mut Line { input, output, lives, requests: Vec::new(), rounds: 0, position: Position::default() });
         });
         Self { name: name.to_owned(), command, thread }
     }

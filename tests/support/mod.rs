@@ -9,6 +9,7 @@
 pub mod copy;
 pub mod editor;
 pub mod fleet;
+pub mod flipper;
 pub mod impostor;
 pub mod keep;
 pub mod oracle;

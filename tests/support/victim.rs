@@ -1,7 +1,7 @@
 //! A real receiver that a hostile primary talks to: what it answers, how it ends, what it costs.
 
 use std::io::{BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -100,12 +100,26 @@ impl Victim {
     }
 
     fn spawn(scratch: &Scratch, dir: &Path, receive: &str, read: bool) -> Self {
-        let text =
-            format!("version = 1\nfleet = \"cms\"\n[[root]]\nname = \"data\"\npath = {:?}\n", dir.to_str().unwrap());
-        let config = scratch.write("victim.toml", format!("{text}[receive]\n{receive}\n"));
+        let config = Self::config(scratch, dir, receive);
         let mut command = Command::new("prlimit");
         scratch.hermetic(&mut command);
         command.env("PATH", tool_path()).arg(ADDRESS_SPACE).arg(rfleet_bin()).args(["receive", "--config"]).arg(config);
+        Self::run(command, read)
+    }
+
+    /// The configuration of a receiver of the root `data` at `dir`.
+    pub fn config(scratch: &Scratch, dir: &Path, receive: &str) -> PathBuf {
+        let text =
+            format!("version = 1\nfleet = \"cms\"\n[[root]]\nname = \"data\"\npath = {:?}\n", dir.to_str().unwrap());
+        scratch.write("victim.toml", format!("{text}[receive]\n{receive}\n"))
+    }
+
+    /// The receiver that `command` leads to.
+    pub fn behind(command: Command) -> Self {
+        Self::run(command, true)
+    }
+
+    fn run(mut command: Command, read: bool) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take();
