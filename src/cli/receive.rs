@@ -87,5 +87,6 @@ fn policy(config: &Config) -> Policy {
         labels: config.receive.labels,
         durability: config.receive.durability,
         protect: config.receive.protect.clone(),
+        timeout: config.receive.timeout,
     }
 }

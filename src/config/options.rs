@@ -202,6 +202,8 @@ pub struct ReceiveConfig {
     pub sandbox: bool,
     /// What no primary changes in any root, in gitignore syntax.
     pub protect: Patterns,
+    /// Silence after which a primary is given up.
+    pub timeout: Duration,
     /// What runs after a commit.
     pub on_commit: Vec<CommitHook>,
 }

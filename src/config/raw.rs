@@ -181,6 +181,7 @@ raw_table! {
         attic_max: Scalar,
         sandbox: bool,
         protect: Texts,
+        timeout: Scalar,
         on_commit: Tables<RawCommitHook>,
     }
 }

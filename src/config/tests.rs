@@ -101,6 +101,7 @@ fn the_least_file_gets_every_default() {
             attic_max: 10 << 30,
             sandbox: true,
             protect: Patterns::default(),
+            timeout: Duration::from_secs(60),
             on_commit: Vec::new(),
         },
         mirror: None,
@@ -249,6 +250,7 @@ fn values_other_than_the_defaults_arrive() {
         attic = 0
         attic_max = 1000
         protect = ["wp-config.php", "/cache/"]
+        timeout = "90s"
         [failover]
         lease = false
         [serve]
@@ -278,6 +280,7 @@ fn values_other_than_the_defaults_arrive() {
     assert_eq!((config.receive.attic, config.receive.attic_max), (None, 1000));
     assert_eq!((config.receive.allow_delete, config.receive.setuid), (false, true));
     assert_eq!(config.receive.protect.lines().collect::<Vec<_>>(), ["wp-config.php", "/cache/"]);
+    assert_eq!(config.receive.timeout, Duration::from_secs(90));
     assert_eq!(config.serve.listen.to_string(), "[::]:80");
 }
 
@@ -599,6 +602,7 @@ fn a_bad_root(#[case] root: &str, #[case] expected: &str) {
 )]
 #[case("[push]\ninterval = \"0s\"", "F:7: [push] interval = `0s`: must be longer than 0")]
 #[case("[push]\nverify_interval = \"0s\"", "F:7: [push] verify_interval = `0s`: must be longer than 0")]
+#[case("[receive]\ntimeout = \"0s\"", "F:7: [receive] timeout = `0s`: must be longer than 0")]
 #[case("[push]\ntimeout = \"0s\"", "F:7: [push] timeout = `0s`: must be longer than 0")]
 #[case(
     "[push]\nsettle = \"3s\"",

@@ -152,6 +152,8 @@ pub struct Signer {
     batch_bytes: usize,
     pending: Vec<u8>,
     records: Vec<u8>,
+    /// Of a batch of zeros, once it was needed.
+    zeros: Vec<u8>,
 }
 
 impl Signer {
@@ -161,7 +163,15 @@ impl Signer {
         let block = spec.block_len();
         let wanted = (SIGN_BATCH_BLOCKS * block).clamp(SIGN_BATCH_BYTES, 4 * SIGN_BATCH_BYTES);
         let batch_bytes = (wanted / block).max(1) * block;
-        Ok(Self { spec, basis_bytes, found_bytes: 0, batch_bytes, pending: Vec::new(), records: Vec::new() })
+        Ok(Self {
+            spec,
+            basis_bytes,
+            found_bytes: 0,
+            batch_bytes,
+            pending: Vec::new(),
+            records: Vec::new(),
+            zeros: Vec::new(),
+        })
     }
 
     /// How many bytes are hashed at a time: pieces of this length are not copied.
@@ -190,6 +200,19 @@ impl Signer {
                 self.pending.clear();
             }
         }
+    }
+
+    /// As [`update`](Self::update) with [`batch_bytes`](Self::batch_bytes) zeros, which are hashed only once.
+    pub fn update_zeros(&mut self) {
+        let found_bytes = self.found_bytes.saturating_add(self.batch_bytes as u64);
+        if !self.pending.is_empty() || found_bytes > self.basis_bytes {
+            return self.update(&vec![0; self.batch_bytes]);
+        }
+        if self.zeros.is_empty() {
+            self.spec.append_records(&vec![0; self.batch_bytes], &mut self.zeros);
+        }
+        self.found_bytes = found_bytes;
+        self.records.extend_from_slice(&self.zeros);
     }
 
     /// Takes the records that are finished, so that a long signature can be sent while the basis is still being read.

@@ -492,3 +492,30 @@ fn a_signature_does_not_depend_on_how_the_basis_was_cut() {
     let options = fast_rsync::SignatureOptions { block_size: 1_000, crypto_hash_size: 8 };
     assert!(fast_rsync::Signature::calculate(&basis, options).serialized()[12..] == whole);
 }
+
+#[test]
+fn zeros_have_the_same_records_whether_they_are_hashed_or_known() {
+    for block_bytes in [512, 1_000, 70_000] {
+        let batch = Signer::new(spec(block_bytes), 1 << 20).unwrap().batch_bytes();
+        let mut basis = vec![7; batch];
+        basis.extend(vec![0; 3 * batch]);
+        basis.extend(vec![9; 777]);
+        let mut hashed = Signer::new(spec(block_bytes), basis.len() as u64).unwrap();
+        hashed.update(&basis);
+        let mut known = Signer::new(spec(block_bytes), basis.len() as u64).unwrap();
+        known.update(&basis[..batch]);
+        (0..3).for_each(|_| known.update_zeros());
+        known.update(&basis[4 * batch..]);
+        assert_eq!(known.finish().unwrap(), hashed.finish().unwrap(), "{block_bytes}");
+        // In the middle of a batch they are hashed.
+        let mut shifted = Signer::new(spec(block_bytes), 100 + batch as u64).unwrap();
+        shifted.update(&[7; 100]);
+        shifted.update_zeros();
+        let mut plain = Signer::new(spec(block_bytes), 100 + batch as u64).unwrap();
+        plain.update(&[[7; 100].as_slice(), &vec![0; batch]].concat());
+        assert_eq!(shifted.finish().unwrap(), plain.finish().unwrap(), "{block_bytes}");
+        let mut beyond = Signer::new(spec(block_bytes), 100).unwrap();
+        beyond.update_zeros();
+        assert!(beyond.finish().is_err());
+    }
+}

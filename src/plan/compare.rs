@@ -271,7 +271,9 @@ impl<'a> Comparison<'a> {
                 return self.attributes(entry, node, theirs);
             }
         }
-        self.replaced_bytes += theirs.map_or(0, |theirs| round_up(theirs.kind.size_bytes()));
+        // What a host says of its files can be any number.
+        let replaced = theirs.map_or(0, |theirs| round_up(theirs.kind.size_bytes()));
+        self.replaced_bytes = self.replaced_bytes.saturating_add(replaced);
         let worth = |file: &&Node| file.kind.size_bytes() >= MIN_DELTA_BYTES;
         let delta = theirs.is_some_and(|theirs| worth(&theirs) && worth(&node));
         let bytes = round_up(node.kind.size_bytes());

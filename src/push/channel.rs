@@ -27,8 +27,15 @@ const STUCK_TIMEOUTS: u32 = 20;
 /// Frames that wait to be written; with a megabyte each this is what a slow link holds in memory.
 const OUTGOING_FRAMES: usize = 2;
 
-/// Messages that wait to be looked at.
-const INCOMING_MESSAGES: usize = 16;
+/// Messages that wait to be looked at. In memory the largest can take twenty times a frame.
+const INCOMING_MESSAGES: usize = 4;
+
+/// Most of a text of the far side's that is passed on, in characters.
+const TEXT_CHARS: usize = 4096;
+
+/// How often a peer may say that it lives or how far it is: so often at once, and so often a second on top. It does so
+/// ten times a second at most.
+const SMALL_TALK: (u64, u64) = (1000, 30);
 
 /// How long an ended receiver may take to be gone.
 const EXIT_GRACE: Duration = Duration::from_secs(3);
@@ -69,6 +76,8 @@ pub(super) struct Shared {
     pub(super) received_bytes: AtomicU64,
     /// Messages that were understood.
     pub(super) messages: AtomicU64,
+    /// Of these, the ones that ask for nothing and answer nothing.
+    small_talk: AtomicU64,
     /// Why the writer gave up, if the link is not the reason.
     fault: OnceLock<String>,
 }
@@ -82,12 +91,22 @@ impl Shared {
         self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
+    /// Counts a message that says only that the peer lives, or how far it is.
+    ///
+    /// # Errors
+    /// There are more than anybody has to say.
+    fn small_talk(&self) -> Result<(), WireError> {
+        let (at_once, a_second) = SMALL_TALK;
+        let allowed = at_once + self.started.elapsed().as_secs() * a_second;
+        if self.small_talk.fetch_add(1, Ordering::Relaxed) < allowed { Ok(()) } else { Err(WireError::Flood) }
+    }
+
     /// Why the link ended.
     fn ended(&self) -> ChannelError {
         self.fault.get().map_or(ChannelError::Closed, |fault| ChannelError::Content(fault.clone()))
     }
 
-    fn moved(&self) {
+    pub(super) fn moved(&self) {
         self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 }
@@ -115,6 +134,7 @@ impl Channel {
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             messages: AtomicU64::new(0),
+            small_talk: AtomicU64::new(0),
             fault: OnceLock::new(),
         });
         let (outgoing, to_write) = mpsc::channel(OUTGOING_FRAMES);
@@ -161,7 +181,9 @@ impl Channel {
             silent = Self::silence(&self.shared, self.timeout) => return Err(silent),
         };
         match message {
-            ToPrimary::Refused(refusal) => Err(ChannelError::Refused(refusal)),
+            ToPrimary::Refused(Refusal { kind, message }) => {
+                Err(ChannelError::Refused(Refusal { kind, message: shortened(message) }))
+            }
             message => Ok(message),
         }
     }
@@ -202,9 +224,9 @@ async fn write_frames(output: OwnedFd, mut frames: mpsc::Receiver<Outgoing>, sha
             Err(_) => None,
         };
         let written = match &frame {
-            None => write(&mut output, Piece::Bytes(&heartbeat), &limits).await,
-            Some(Outgoing::Own(bytes)) => write(&mut output, Piece::Bytes(bytes), &limits).await,
-            Some(Outgoing::Shared(block)) => write(&mut output, Piece::Block(block), &limits).await,
+            None => write(&mut output, Piece::Bytes(&heartbeat), &limits, &|| {}).await,
+            Some(Outgoing::Own(bytes)) => write(&mut output, Piece::Bytes(bytes), &limits, &|| shared.moved()).await,
+            Some(Outgoing::Shared(block)) => write(&mut output, Piece::Block(block), &limits, &|| shared.moved()).await,
         };
         match written {
             Ok(bytes) => shared.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed),
@@ -216,9 +238,14 @@ async fn write_frames(output: OwnedFd, mut frames: mpsc::Receiver<Outgoing>, sha
                 return;
             }
         };
-        if frame.is_some() {
-            shared.moved();
-        }
+    }
+}
+
+/// A text of the far side's, cut to a length that does not fill logs.
+pub(super) fn shortened(text: String) -> String {
+    match text.char_indices().nth(TEXT_CHARS) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text,
     }
 }
 
@@ -229,8 +256,14 @@ enum Piece<'f> {
     Block(&'f Block),
 }
 
-/// Writes `piece` at the pace of `limits` and returns its length in bytes.
-async fn write(output: &mut Output, piece: Piece<'_>, limits: &Limits) -> Result<usize, OutputError> {
+/// Writes `piece` at the pace of `limits` and returns its length in bytes. `moved` hears of each part that was taken: at
+/// a slow pace a frame takes longer than the patience with a peer.
+async fn write(
+    output: &mut Output,
+    piece: Piece<'_>,
+    limits: &Limits,
+    moved: &(dyn Fn() + Sync),
+) -> Result<usize, OutputError> {
     let bytes = match piece {
         Piece::Bytes(bytes) => bytes.len(),
         Piece::Block(block) => block.bytes(),
@@ -245,6 +278,7 @@ async fn write(output: &mut Output, piece: Piece<'_>, limits: &Limits) -> Result
             Piece::Block(block) => output.write_block(block, start, count).await?,
         }
         start += count;
+        moved();
     }
     Ok(bytes)
 }
@@ -255,19 +289,31 @@ async fn read_messages(
     shared: Arc<Shared>,
     on_progress: OnProgress,
 ) {
+    let (mut told, mut listed) = ((0, 0), 0);
     loop {
         let message = match read_message(&mut input, &shared).await {
             Ok(None) => return,
-            // These two never queue up: however long nobody asks, the link stays readable.
-            Ok(Some(ToPrimary::Heartbeat)) => continue,
-            Ok(Some(ToPrimary::Progress { files, bytes })) => {
-                shared.moved();
-                on_progress(files, bytes);
-                continue;
-            }
-            Ok(Some(ToPrimary::Listing { .. })) => {
-                shared.moved();
-                continue;
+            // These never queue up: however long nobody asks, the link stays readable.
+            Ok(Some(small @ (ToPrimary::Heartbeat | ToPrimary::Progress { .. } | ToPrimary::Listing { .. }))) => {
+                match small {
+                    // Only what grows is progress.
+                    ToPrimary::Progress { files, bytes } => {
+                        if (files, bytes) > told {
+                            told = (files, bytes);
+                            shared.moved();
+                        }
+                        on_progress(files, bytes);
+                    }
+                    ToPrimary::Listing { entries } if entries > listed => {
+                        listed = entries;
+                        shared.moved();
+                    }
+                    _ => {}
+                }
+                match shared.small_talk() {
+                    Ok(()) => continue,
+                    Err(flood) => Err(flood),
+                }
             }
             Ok(Some(message)) => {
                 shared.moved();

@@ -75,7 +75,7 @@ pub(super) fn note_drift(report: &mut HostReport, plan: &Plan, listing: &Listing
     if drifted.is_empty() {
         return;
     }
-    report.drifted += drifted.len() as u64;
+    report.drifted = report.drifted.saturating_add(drifted.len() as u64);
     let named: Vec<String> = drifted.iter().take(NAMED_DRIFT).map(ToString::to_string).collect();
     let more = drifted.len().saturating_sub(NAMED_DRIFT);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

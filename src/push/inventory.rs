@@ -4,18 +4,24 @@ use std::collections::BTreeMap;
 
 use super::channel::{Channel, ChannelError};
 use super::contents::Table;
-use crate::model::{DirListing, OwnerNames, RelPath, check_name};
+use crate::model::{DirListing, Kind, Node, OwnerNames, RelPath, check_name};
 use crate::plan::{Destination, wanted_directories};
-use crate::wire::{Inventory, ToPrimary, ToReceiver};
+use crate::wire::{Inventory, MAX_ASKED_DIRECTORIES, ToPrimary, ToReceiver};
 
-/// Directories asked for in one message. One is answered before the next is asked.
-const ASK_DIRECTORIES: usize = 1000;
-
-/// Most bytes of names in one such message.
+/// Most bytes of names in one question for directories. One is answered before the next is asked.
 const ASK_BYTES: usize = 512 << 10;
 
 /// Most directories that a receiver may have: ten times what the largest trees have.
 const MAX_DIRECTORIES: usize = 10_000_000;
+
+/// Memory that the listing of any host may take, in bytes: a million entries, and more than that in short names.
+const LISTED_BYTES: usize = 256 << 20;
+
+/// Memory that it may take besides, for each entry of the source: a host may have several times what the source has.
+const LISTED_BYTES_PER_ENTRY: u64 = 4096;
+
+/// Memory that an entry takes beside its name, about.
+const ENTRY_BYTES: usize = 160;
 
 /// Most entries that are listed for one plan; what differs beyond it comes with later pushes or
 /// by splitting the root.
@@ -23,21 +29,70 @@ const MAX_ENTRIES: usize = 20_000_000;
 
 const HOSTILE: ChannelError = ChannelError::Unexpected("an inventory that is out of order or too long");
 
-/// Fetches what a plan against the source in `table` needs to know.
+/// What a host may still list.
+struct Room {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// For a source of `own_entries`.
+    fn new(own_entries: u64) -> Self {
+        let own = usize::try_from(own_entries.saturating_mul(LISTED_BYTES_PER_ENTRY)).unwrap_or(usize::MAX);
+        Room { entries: MAX_ENTRIES, bytes: LISTED_BYTES.saturating_add(own) }
+    }
+
+    /// Takes room for something that has `bytes` of names and the like.
+    fn take(&mut self, bytes: usize) -> Result<(), ChannelError> {
+        self.entries = self.entries.checked_sub(1).ok_or(HOSTILE)?;
+        self.bytes = self.bytes.checked_sub(ENTRY_BYTES + bytes).ok_or(HOSTILE)?;
+        Ok(())
+    }
+
+    fn take_node(&mut self, node: &Node) -> Result<(), ChannelError> {
+        let own = match &node.kind {
+            Kind::Symlink { target } => target.len(),
+            kind => kind.link().map_or(0, |link| link.as_bytes().len()),
+        };
+        self.take(node.name.len() + own + node.meta.attributes.bytes())
+    }
+}
+
+/// Fetches what a plan against the source in `table`, of `own_entries`, needs to know.
 pub(super) async fn fetch(
     channel: &mut Channel,
     names: &OwnerNames,
-    table: &Table,
+    (table, own_entries): (&Table, u64),
     hidden: &[RelPath],
     inventory: &Inventory,
     excluded: &(dyn Fn(&RelPath, bool) -> bool + Sync),
 ) -> Result<Destination, ChannelError> {
+    let mut room = Room::new(own_entries);
     let mut destination = Destination {
         entries: inventory.entries,
         unreadable: inventory.unreadable.iter().map(|problem| problem.path.clone()).collect(),
         ..Destination::default()
     };
     channel.send(&ToReceiver::GetDirectories { names: names.clone() }).await?;
+    receive_directories(channel, &mut destination, &mut room).await?;
+    let wanted =
+        wanted_directories(&table.directories, &destination.directories, hidden, &|path, dir| excluded(path, dir));
+    let mut rest = &wanted[..];
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(chunk_len(rest));
+        rest = after;
+        channel.send(&ToReceiver::GetEntries { paths: chunk.to_vec() }).await?;
+        receive_entries(channel, chunk, &mut destination.listed, &mut room).await?;
+    }
+    Ok(destination)
+}
+
+/// Takes all directories, in order.
+async fn receive_directories(
+    channel: &mut Channel,
+    destination: &mut Destination,
+    room: &mut Room,
+) -> Result<(), ChannelError> {
     loop {
         let ToPrimary::Directories { owners, directories, last } = channel.receive().await? else {
             return Err(ChannelError::Unexpected("something else than directories"));
@@ -45,36 +100,26 @@ pub(super) async fn fetch(
         if destination.directories.is_empty() {
             destination.owners = owners;
         }
+        if directories.is_empty() && !last {
+            return Err(HOSTILE);
+        }
         for (path, digest) in directories {
             let after = destination.directories.last().is_none_or(|(before, _)| *before < path);
             if !after || destination.directories.len() >= MAX_DIRECTORIES {
                 return Err(HOSTILE);
             }
+            room.take(path.as_bytes().len())?;
             destination.directories.push((path, digest));
         }
         if last {
-            break;
+            return Ok(());
         }
     }
-    let wanted =
-        wanted_directories(&table.directories, &destination.directories, hidden, &|path, dir| excluded(path, dir));
-    let mut entries = 0;
-    let mut rest = &wanted[..];
-    while !rest.is_empty() {
-        let (chunk, after) = rest.split_at(chunk_len(rest));
-        rest = after;
-        channel.send(&ToReceiver::GetEntries { paths: chunk.to_vec() }).await?;
-        entries += receive_entries(channel, chunk, &mut destination.listed).await?;
-        if entries > MAX_ENTRIES {
-            return Err(HOSTILE);
-        }
-    }
-    Ok(destination)
 }
 
 fn chunk_len(paths: &[RelPath]) -> usize {
     let mut bytes = 0;
-    let fits = paths.iter().take(ASK_DIRECTORIES).take_while(|path| {
+    let fits = paths.iter().take(MAX_ASKED_DIRECTORIES).take_while(|path| {
         bytes += path.as_bytes().len() + 8;
         bytes <= ASK_BYTES
     });
@@ -86,22 +131,25 @@ async fn receive_entries(
     channel: &mut Channel,
     asked: &[RelPath],
     listed: &mut BTreeMap<RelPath, DirListing>,
-) -> Result<usize, ChannelError> {
+    room: &mut Room,
+) -> Result<(), ChannelError> {
     let mut asked = asked.iter().peekable();
-    let mut count = 0;
     loop {
         let part = match channel.receive().await? {
             ToPrimary::Entries(part) => part,
-            ToPrimary::EndOfEntries => return Ok(count),
+            ToPrimary::EndOfEntries => return Ok(()),
             _ => return Err(ChannelError::Unexpected("something else than entries")),
         };
         while asked.next_if(|path| **path < part.path).is_some() {}
-        count += part.nodes.len().max(1);
-        if asked.peek() != Some(&&part.path) || count > MAX_ENTRIES || !is_valid(&part) {
+        if asked.peek() != Some(&&part.path) || !is_valid(&part) {
             return Err(HOSTILE);
         }
+        part.nodes.iter().try_for_each(|node| room.take_node(node))?;
         match listed.get_mut(&part.path) {
-            None => drop(listed.insert(part.path.clone(), part)),
+            None => {
+                room.take(part.path.as_bytes().len() + part.meta.attributes.bytes())?;
+                listed.insert(part.path.clone(), part);
+            }
             Some(listing) => {
                 let before = listing.nodes.last().map(|node| &node.name);
                 if part.nodes.first().map(|node| &node.name) <= before {

@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use super::channel::{Channel, ChannelError};
+use super::channel::{Channel, ChannelError, shortened};
 use super::comparing::{mark_hidden, note_drift, note_kept, protected};
 use super::contents::Contents;
 use super::limit::Limits;
@@ -220,7 +220,7 @@ impl Session<'_> {
     ) -> Result<HostState, SessionError> {
         let job = Arc::clone(&self.context.job);
         let agreed = self.greet(channel).await?;
-        self.report.notes.extend(agreed.welcome.notes.iter().cloned());
+        self.report.notes.extend(agreed.welcome.notes.iter().cloned().map(shortened));
         let (source, agreed, planned) = self.plan(channel, agreed).await?;
         drop(comparing);
         self.report.notes.extend(source.counts.left_out(agreed.welcome.fidelity));
@@ -414,7 +414,8 @@ impl Session<'_> {
         let (scope, protect) = (Arc::clone(&source.scope), protected(&agreed.welcome));
         let excluded = move |path: &RelPath, dir: bool| scope.keeps(path, dir);
         let names = source.contents.names();
-        let mut destination = inventory::fetch(channel, names, &table, &hidden, inventory, &excluded).await?;
+        let mut destination =
+            inventory::fetch(channel, names, (&table, source.counts.entries), &hidden, inventory, &excluded).await?;
         let planning = Arc::clone(source);
         let (plan, listing, left) = self
             .aside(move || {

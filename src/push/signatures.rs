@@ -21,7 +21,13 @@ const AHEAD_BYTES: u64 = 64 << 20;
 const AHEAD_QUERIES: usize = 256;
 
 /// How long one host may take before another one is asked. It computes as fast as it reads its disk.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the last that is asked may take: after it, the content is sent whole.
+const LAST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// So many hosts may have let us wait before it is taken to be better to send the content whole: the other hosts wait, too.
+const MAX_LATE: usize = 3;
 
 /// A question to a session.
 pub(super) struct SignatureQuery {
@@ -47,6 +53,8 @@ pub(super) struct SharedSignatures {
     candidates: Vec<mpsc::UnboundedSender<SignatureQuery>>,
     /// The candidate that is asked now.
     current: usize,
+    /// Candidates that did not answer in time.
+    late: usize,
     listing: Arc<Listing>,
     announced: VecDeque<Item>,
     /// First parts, of items to come.
@@ -60,6 +68,7 @@ impl SharedSignatures {
         SharedSignatures {
             candidates,
             current: 0,
+            late: 0,
             listing,
             announced: VecDeque::new(),
             asked: VecDeque::new(),
@@ -96,12 +105,22 @@ impl SharedSignatures {
     /// Waits for an answer, from one host after the other.
     fn wait(&mut self, mut asked: Asked) -> Option<Vec<u8>> {
         loop {
-            match asked.answer.recv_timeout(PATIENCE) {
+            let patience = match asked.of {
+                // It let us wait before. What it has answered since then is used.
+                of if of < self.current => Duration::ZERO,
+                of if of + 1 < self.candidates.len() => PATIENCE,
+                _ => LAST_PATIENCE,
+            };
+            match asked.answer.recv_timeout(patience) {
                 Ok(Some(records)) => return Some(records),
                 // This host's file is not what was expected; another's may be.
                 Ok(None) => {}
                 // This host is gone or stuck: later questions go to the next one at once.
-                Err(_) => self.current = self.current.max(asked.of + 1),
+                Err(error) => {
+                    self.late += usize::from(error == blocking::RecvTimeoutError::Timeout && !patience.is_zero());
+                    let next = if self.late < MAX_LATE { asked.of + 1 } else { self.candidates.len() };
+                    self.current = self.current.max(next);
+                }
             }
             let next = asked.of.max(self.current.saturating_sub(1)) + 1;
             asked = self.ask_of(asked.item, asked.part, next)?;

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::RootJob;
-use super::channel::{Channel, ChannelError, Outgoing};
+use super::channel::{Channel, ChannelError, Outgoing, shortened};
 use super::rendezvous::{items_of, private_log};
 use super::report::HostReport;
 use super::session::SessionError;
@@ -17,13 +18,16 @@ use crate::model::{Expected, Kind, Listing, Meta, Position, Problem, ProblemKind
 use crate::observe::Phase;
 use crate::payload::{Block, LogReader};
 use crate::plan::{EntryRef, MoveStep, Plan};
-use crate::wire::{Begin, Change, SignatureRequest, ToPrimary, ToReceiver};
-
-/// Changes in one message, at most.
-const MESSAGE_CHANGES: usize = 2000;
+use crate::wire::{Begin, Change, MAX_CHANGES, MAX_SIGNATURE_REQUESTS, SignatureRequest, ToPrimary, ToReceiver};
 
 /// Bytes of names and targets in one message, about.
 const MESSAGE_BYTES: usize = 256 << 10;
+
+/// How long nothing is to be done for a host before it is seen that it is not the host's fault.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// After so many times it is told that work goes on: by a question for nothing.
+const IDLE_TOLD: u32 = 60;
 
 /// How often files whose basis was not as expected are sent again. Once is enough unless someone
 /// else writes there; what still fails is a problem.
@@ -75,10 +79,13 @@ pub(super) async fn run(
     let ToPrimary::Committed(committed) = channel.receive().await? else {
         return Err(ChannelError::Unexpected("something else than the end of a commit").into());
     };
-    report.drifted += committed.drifted;
+    if committed.position != work.position {
+        return Err(ChannelError::Unexpected("the commit of something else").into());
+    }
+    report.drifted = report.drifted.saturating_add(committed.drifted);
     report.problems.extend(committed.problems);
-    report.more_problems += committed.more_problems;
-    report.notes.extend(committed.notes);
+    report.more_problems = report.more_problems.saturating_add(committed.more_problems);
+    report.notes.extend(committed.notes.into_iter().map(shortened));
     Ok(())
 }
 
@@ -113,6 +120,9 @@ async fn receive_resend(channel: &mut Channel, sent: usize) -> Result<Vec<RelPat
         let ToPrimary::Resend { paths, last } = channel.receive().await? else {
             return Err(ChannelError::Unexpected("something else than what is to be sent again"));
         };
+        if paths.is_empty() && !last {
+            return Err(ChannelError::Unexpected("an empty part of what is to be sent again"));
+        }
         all.extend(paths);
         if all.len() > sent {
             return Err(ChannelError::Unexpected("more to be sent again than was sent"));
@@ -143,6 +153,7 @@ enum Happened {
     Message(ToPrimary),
     Query(SignatureQuery),
     Sent,
+    Idle,
 }
 
 impl Feed<'_> {
@@ -161,6 +172,7 @@ impl Feed<'_> {
     async fn send_log(&mut self, reader: &mut LogReader) -> Result<(), SessionError> {
         let outgoing = self.channel.outgoing();
         let mut waiting: Option<Block> = None;
+        let mut idle = 0;
         loop {
             let happened = tokio::select! {
                 message = self.channel.receive() => Happened::Message(message?),
@@ -172,8 +184,17 @@ impl Feed<'_> {
                     Happened::Sent
                 }
                 block = reader.next(), if waiting.is_none() => Happened::Block(block?),
+                () = tokio::time::sleep(IDLE), if waiting.is_none() && self.asked.is_empty() => Happened::Idle,
             };
             match happened {
+                Happened::Idle => {
+                    // Content is being read that this host has already. It owes nothing meanwhile, and is told so.
+                    idle += 1;
+                    self.channel.shared.moved();
+                    if idle % IDLE_TOLD == 0 {
+                        self.channel.send(&ToReceiver::GetSignatures { requests: Vec::new() }).await?;
+                    }
+                }
                 Happened::Sent => {}
                 Happened::Block(None) => return Ok(()),
                 Happened::Block(block) => waiting = block,
@@ -194,7 +215,7 @@ impl Feed<'_> {
             self.asked.insert(id, Asked { bytes: Vec::new(), expected: spec.signature_bytes(bytes), answer });
             let (size_bytes, mtime) = (basis.size_bytes, basis.mtime);
             requests.push(SignatureRequest { id, path, size_bytes, mtime, spec, offset, bytes });
-            next = if requests.len() < MESSAGE_CHANGES / 8 { self.signatures.try_recv().ok() } else { None };
+            next = if requests.len() < MAX_SIGNATURE_REQUESTS { self.signatures.try_recv().ok() } else { None };
         }
         Ok(self.channel.send(&ToReceiver::GetSignatures { requests }).await?)
     }
@@ -204,6 +225,9 @@ impl Feed<'_> {
         match message {
             ToPrimary::Signature { id, bytes, last } => {
                 let asked = self.asked.get_mut(&id).ok_or(unexpected)?;
+                if bytes.is_empty() && !last {
+                    return Err(ChannelError::Unexpected("an empty part of a signature"));
+                }
                 if asked.bytes.len() as u64 + bytes.len() as u64 > asked.expected {
                     return Err(ChannelError::Unexpected("a signature that is too long"));
                 }
@@ -315,7 +339,7 @@ async fn send_changes(channel: &Channel, changes: impl Iterator<Item = Change> +
     for change in changes {
         bytes += change_bytes(&change);
         batch.push(change);
-        if batch.len() >= MESSAGE_CHANGES || bytes >= MESSAGE_BYTES {
+        if batch.len() >= MAX_CHANGES || bytes >= MESSAGE_BYTES {
             channel.send(&ToReceiver::Changes(std::mem::take(&mut batch))).await?;
             bytes = 0;
         }

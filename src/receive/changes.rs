@@ -40,9 +40,9 @@ impl Writer<'_> {
             }
             Change::MakeDirectory { path, was } => self.make_directory(path, was),
             Change::ReplaceDirectory { path, entries } => {
-                self.count_deletions(entries)?;
-                self.replaceable.insert(path, entries);
-                Ok(())
+                // It holds itself at least.
+                self.count_deletions(entries.max(1))?;
+                self.replaceable.insert(path, entries)
             }
             Change::Link { path, to, was } => self.link(path, &to, was),
             Change::Symlink { path, target, meta, was } => self.symlink(path, target, &meta, was),
@@ -70,8 +70,8 @@ impl Writer<'_> {
         if self.moves_protected(from, &to) || (exchange && self.moves_protected(&to, from)) {
             self.outcome.drifted += 1;
             let detail = "it is not moved, since it holds what is protected here";
-            self.problem(Problem::new(to.clone(), ProblemKind::Conflict, detail));
-            self.failed.insert(to);
+            self.failed.insert(&to)?;
+            self.problem(Problem::new(to, ProblemKind::Conflict, detail));
             return Ok(());
         }
         let Err(error) = self.applier.move_directory(from, &to, exchange, &self.staging) else { return Ok(()) };

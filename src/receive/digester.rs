@@ -16,6 +16,9 @@ const PIECES: usize = 4;
 /// Files from this length on are hashed aside; for shorter ones handing over costs more than it gains.
 const ASIDE_FROM_BYTES: u64 = 4 << 20;
 
+/// Zeros of holes in old files that are hashed in one session, in bytes: some seconds' work.
+const MAX_ZEROS: u64 = 16 << 30;
+
 /// What the thread is to do next.
 enum Job {
     /// A new file: forget what came so far.
@@ -45,12 +48,21 @@ pub(super) struct Digester {
     piece: Vec<u8>,
     aside: Option<Aside>,
     is_aside: bool,
+    /// Zeros of holes that may still be hashed.
+    zeros_left: u64,
 }
 
 impl Digester {
     pub(super) fn new() -> Self {
         let has_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= CORES);
-        Digester { has_cores, hasher: Hasher::default(), piece: Vec::new(), aside: None, is_aside: false }
+        Digester {
+            has_cores,
+            hasher: Hasher::default(),
+            piece: Vec::new(),
+            aside: None,
+            is_aside: false,
+            zeros_left: MAX_ZEROS,
+        }
     }
 
     /// Begins a file of `size_bytes`; what came of the one before is forgotten.
@@ -66,6 +78,16 @@ impl Digester {
         if !self.is_aside {
             self.hasher = Hasher::new();
         }
+    }
+
+    /// Counts zeros that cost processor time and no room: whoever had a file made with a hole of any length could have them
+    /// hashed again and again.
+    ///
+    /// # Errors
+    /// `FileTooLarge`: there were too many in this session. The file can come without reference to the old one.
+    pub(super) fn allow_zeros(&mut self, bytes: u64) -> io::Result<()> {
+        self.zeros_left = self.zeros_left.checked_sub(bytes).ok_or(io::ErrorKind::FileTooLarge)?;
+        Ok(())
     }
 
     /// A piece to be filled, of a good length.

@@ -11,22 +11,13 @@ use super::link::Output;
 use super::protect::Protect;
 use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, RelPath, Side, View};
 use crate::tree::{LinkTable, Root, ScanOptions, SystemOwners, list_dir, scan};
-use crate::wire::{Inventory, ToPrimary, WireError};
-
-/// Entries in one message, at most.
-const MESSAGE_NODES: usize = 2000;
-
-/// Directories in one message, at most.
-const MESSAGE_DIRECTORIES: usize = 5000;
+use crate::wire::{Inventory, MAX_DIRECTORIES, MAX_NODES, MAX_PROBLEMS, ToPrimary, WireError};
 
 /// Bytes of names and targets in one message, about.
 const MESSAGE_BYTES: usize = 256 << 10;
 
 /// How often the primary is told how far the listing is.
 const PROGRESS: Duration = Duration::from_secs(1);
-
-/// More parts than this that cannot be read mean that something is wrong with the root.
-const MAX_UNREADABLE: usize = 1000;
 
 /// What is remembered of a root that was listed.
 pub(super) struct Listed {
@@ -86,7 +77,8 @@ impl Listed {
             Ok(())
         })?;
         let unreadable_bytes: usize = report.unreadable.iter().map(|problem| problem.path.as_bytes().len()).sum();
-        if report.unreadable.len() > MAX_UNREADABLE || unreadable_bytes > MESSAGE_BYTES {
+        // More of them mean that something is wrong with the root.
+        if report.unreadable.len() > MAX_PROBLEMS || unreadable_bytes > MESSAGE_BYTES {
             return Err(io::Error::other(format!("{} parts of it cannot be read", report.unreadable.len())));
         }
         listed.links = report.links;
@@ -105,7 +97,7 @@ impl Listed {
         let mut rest = &self.directories[..];
         loop {
             let mut bytes = 0;
-            let fits = rest.iter().take(MESSAGE_DIRECTORIES).take_while(|(path, _)| {
+            let fits = rest.iter().take(MAX_DIRECTORIES).take_while(|(path, _)| {
                 bytes += path.as_bytes().len() + 40;
                 bytes <= MESSAGE_BYTES
             });
@@ -148,7 +140,7 @@ fn send_listing(listing: DirListing, output: &Output) -> Result<(), WireError> {
     loop {
         let mut part = Vec::new();
         let mut bytes = 0;
-        while part.len() < MESSAGE_NODES && bytes < MESSAGE_BYTES {
+        while part.len() < MAX_NODES && bytes < MESSAGE_BYTES {
             let Some(node) = nodes.next() else { break };
             bytes += node.name.len()
                 + node.kind.link().map_or(0, |link| link.as_bytes().len())

@@ -18,6 +18,7 @@
 //! | `digester`  | its digest, on a thread of its own |
 //! | `reuse`     | content that is there under another name |
 //! | `changes`   | changes without content |
+//! | `remember`  | which paths failed, come again or may be replaced |
 //! | `expect`    | what the primary takes to be there |
 //! | `drift`     | what was there instead |
 //! | `owners`    | which local numbers the primary's owners become |
@@ -34,11 +35,12 @@ mod policy;
 mod protect;
 mod rebuild;
 mod refusal;
+mod remember;
 mod reuse;
 mod session;
 mod signature;
 mod state;
 mod writer;
 
-pub use policy::{Durability, OwnerPolicy, Policy, Roots};
+pub use policy::{Durability, OwnerPolicy, Policy, Roots, TIMEOUT};
 pub use session::{ReceiveError, refuse_to_start, serve};

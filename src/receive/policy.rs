@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::model::Patterns;
+
+/// Silence after which a primary is given up, unless the policy says otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who owns what arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct Policy {
     pub durability: Durability,
     /// What no primary changes, in any root.
     pub protect: Patterns,
+    /// Silence after which a primary is given up; it says something every second.
+    pub timeout: Duration,
 }
 
 impl Policy {
@@ -65,6 +71,7 @@ impl Policy {
             labels: false,
             durability: Durability::Commit,
             protect: Patterns::default(),
+            timeout: TIMEOUT,
         }
     }
 }

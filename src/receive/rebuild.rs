@@ -72,7 +72,7 @@ impl Writer<'_> {
                     basis_has_holes = stat.may_have_holes();
                 }
                 _ => {
-                    self.resend.push(open.path.clone());
+                    self.send_again(open.path.clone())?;
                     self.open = Some(open);
                     return Ok(());
                 }
@@ -110,12 +110,18 @@ impl Writer<'_> {
             }
             Op::Copy { offset, len } => target.copy(offset, at, len, &mut self.digester),
         };
-        self.bytes_done += match op {
+        let bytes = match op {
             Op::Literal(content) => content.len() as u64,
             Op::Copy { len, .. } => len,
         };
+        self.bytes_done = self.bytes_done.saturating_add(bytes);
         match written {
             Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                open.target = None;
+                let path = open.path.clone();
+                self.send_again(path)
+            }
             Err(error) => self.fail_open(error),
         }
     }
@@ -128,7 +134,7 @@ impl Writer<'_> {
         // Whatever length a primary names costs nothing: what is not written is a hole.
         target.holes.add(at, bytes);
         let made = target.make_hole(at, bytes);
-        self.bytes_done += bytes;
+        self.bytes_done = self.bytes_done.saturating_add(bytes);
         match made {
             Ok(()) => Ok(()),
             Err(error) => self.fail_open(error),
@@ -144,8 +150,7 @@ impl Writer<'_> {
             Err(error) => return self.fail(open.path, error),
         };
         if target.check.finish().is_err() || found != digest {
-            self.resend.push(open.path);
-            return Ok(());
+            return self.send_again(open.path);
         }
         let local = self.local(&Kind::file(open.size_bytes), &open.meta);
         let staged = target.staged.seal(&local);
@@ -172,6 +177,9 @@ impl Target {
             let head = offset.next_multiple_of(SHARED_BLOCK_BYTES) - offset;
             self.copy_bytes(offset, at, head, digester)?;
             let whole = (bytes - head) / SHARED_BLOCK_BYTES * SHARED_BLOCK_BYTES;
+            if self.basis_has_holes {
+                digester.allow_zeros(self.hole_bytes(offset + head, offset + head + whole)?)?;
+            }
             done = head + self.share(offset + head, at + head, whole)?;
             // Of what is in the new file, not of the basis: that may be written to meanwhile.
             digester.add_range(self.staged.file(), at + head..at + done)?;
@@ -223,8 +231,23 @@ impl Target {
         Ok((data, seek(basis, SeekFrom::Hole(data)).map_or(end, |hole| hole.clamp(data, end))))
     }
 
+    /// Bytes of the basis from `from` to `end` that are holes.
+    fn hole_bytes(&self, mut from: u64, end: u64) -> io::Result<u64> {
+        let mut bytes = 0;
+        while from < end {
+            let (data, hole) = self.next_data(from, end)?;
+            bytes += data - from;
+            if hole == from {
+                break;
+            }
+            from = hole;
+        }
+        Ok(bytes)
+    }
+
     /// Hashes zeros that are not written.
     fn pass_zeros(&self, bytes: u64, digester: &mut Digester) -> io::Result<()> {
+        digester.allow_zeros(bytes)?;
         let mut left = bytes;
         while left > 0 {
             let mut piece = digester.piece()?;

@@ -4,10 +4,13 @@ use std::path::Path;
 
 use super::writer::WriteError;
 use crate::tree::{Root, StageError};
-use crate::wire::{Begin, Refusal, RefusalKind, WireError};
+use crate::wire::{Begin, Hello, Refusal, RefusalKind, WireError};
 
 /// Room that is left for others on the filesystem.
 const SPARE_BYTES: u64 = 1 << 20;
+
+/// Longest name of a fleet, a root, a primary or its software.
+const MAX_NAME_BYTES: usize = 4096;
 
 /// How a session ends early.
 pub(super) enum End {
@@ -58,6 +61,13 @@ impl WriteEnd {
             WriteEnd::Write(error) => write_refusal(path, &error),
         }
     }
+}
+
+/// Refuses a greeting with names that no fleet, root or host has: they go into records and messages.
+pub(super) fn check_names(hello: &Hello) -> Result<(), End> {
+    let fleet = hello.fleet.as_deref().unwrap_or_default();
+    let fits = [fleet, &hello.root, &hello.primary, &hello.software].iter().all(|name| name.len() <= MAX_NAME_BYTES);
+    if fits { Ok(()) } else { Err(misplaced("a name that is too long")) }
 }
 
 /// Refuses before anything is changed what would not fit.

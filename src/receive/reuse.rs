@@ -11,6 +11,9 @@ use crate::tree::{Staged, StagedKind};
 /// Files that wait; beyond it they are placed. Staged they take about 200 bytes of memory each.
 const MAX_WAITING: usize = 100_000;
 
+/// Bytes of their names and attributes, likewise.
+const MAX_WAITING_BYTES: usize = 32 << 20;
+
 /// One that waits.
 pub(super) struct Reused {
     staged: Staged,
@@ -40,24 +43,31 @@ impl Writer<'_> {
         if self.protect.holds(from) {
             // Another name of it would be a way to change it.
             self.expectations.insert(&path, was)?;
-            self.resend.push(path);
-            return Ok(());
+            return self.send_again(path);
         }
         let content = Expected::File { size_bytes, mtime };
         let linked = self.applier.parents().parent(from).and_then(|(dir, name)| self.staging.hard_link(&dir, name));
         // Looked at in the stage, where it cannot be swapped any more.
         match linked.and_then(|staged| Ok((staged.found()? == content).then_some(staged))) {
-            Ok(Some(staged)) => self.reused.push(Reused { staged, path, was, content, meta }),
+            Ok(Some(staged)) => {
+                self.reused_bytes += path.as_bytes().len() + meta.attributes.bytes();
+                self.reused.push(Reused { staged, path, was, content, meta });
+            }
             _ => {
                 self.expectations.insert(&path, was)?;
-                self.resend.push(path);
+                self.send_again(path)?;
             }
         }
-        if self.reused.len() >= MAX_WAITING { self.commit_batch() } else { Ok(()) }
+        if self.reused.len() >= MAX_WAITING || self.reused_bytes >= MAX_WAITING_BYTES {
+            self.commit_batch()
+        } else {
+            Ok(())
+        }
     }
 
     /// Places all that wait.
     pub(super) fn place_reused(&mut self) -> Result<(), WriteError> {
+        self.reused_bytes = 0;
         for Reused { staged, path, was, content, meta } in std::mem::take(&mut self.reused) {
             debug_assert_eq!(staged.kind(), StagedKind::HardLink);
             self.files_done += 1;

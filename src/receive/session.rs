@@ -15,9 +15,9 @@ use thiserror::Error;
 use super::inventory::Listed;
 use super::link::{PrimaryLink, standard_streams};
 use super::owners::{Ownership, Process};
-use super::policy::{Policy, Roots};
+use super::policy::{Policy, Roots, TIMEOUT};
 use super::protect::Protect;
-use super::refusal::{End, WriteEnd, check_room, misplaced, refuse, stage_refusal, write_refusal};
+use super::refusal::{End, WriteEnd, check_names, check_room, misplaced, refuse, stage_refusal, write_refusal};
 use super::signature::Signatures;
 use super::writer::{WriteError, Writer};
 use super::{drift, state};
@@ -26,15 +26,12 @@ use crate::model::{
 };
 use crate::tree::{Root, RootError, Staging, SystemOwners, read_state};
 use crate::wire::{
-    Begin, BlockReader, Committed, FrameKind, Hello, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
-    WireError, choose_protocol, decode,
+    Begin, BlockReader, Committed, FrameKind, Hello, MAX_RESEND, Refusal, RefusalKind, RootState, ToPrimary,
+    ToReceiver, Welcome, WireError, choose_protocol, decode,
 };
 
 /// How often the primary is told how far we are.
 const PROGRESS: Duration = Duration::from_millis(100);
-
-/// Paths in one message: 500 of the longest fit into a frame.
-const RESEND_PATHS: usize = 500;
 
 /// Why a session ended without a commit.
 #[derive(Debug, Error)]
@@ -74,7 +71,7 @@ pub fn refuse_to_start(message: &str) {
     let refusal = Refusal { kind: RefusalKind::Failed, message: message.to_owned() };
     if let Ok((input, output)) = standard_streams() {
         // As far as someone is there to be told.
-        let _ = PrimaryLink::open(input, output).send(&ToPrimary::Refused(refusal));
+        let _ = PrimaryLink::open(input, output, TIMEOUT).send(&ToPrimary::Refused(refusal));
     }
 }
 
@@ -86,7 +83,7 @@ fn serve_on(
     now: Timestamp,
 ) -> Result<(), ReceiveError> {
     let name = drift::session_name(now, std::process::id());
-    let mut link = PrimaryLink::open(input, output);
+    let mut link = PrimaryLink::open(input, output, policy.timeout);
     let (owners, process) = (SystemOwners::new(), own_process());
     let ownership = Ownership::of(&policy.owner, &owners, &process).map_err(|why| refuse(RefusalKind::Policy, why));
     let outcome = ownership
@@ -125,6 +122,8 @@ impl Session<'_> {
         let ToReceiver::Hello(hello) = self.message()?.ok_or(End::Interrupted)? else {
             return Err(misplaced("something else than a greeting"));
         };
+        self.link.greeted();
+        check_names(&hello)?;
         let found = self.open_root(roots, &hello)?;
         // A root that does not exist yet is judged by the directory that it would be made in.
         let place = found.root.clone().or_else(|| Root::open_parent(&found.path).ok());
@@ -145,7 +144,7 @@ impl Session<'_> {
                 return Err(misplaced("content"));
             }
             match decode(&frame.body)? {
-                ToReceiver::Heartbeat => {}
+                ToReceiver::Heartbeat => self.link.lives(false)?,
                 message => return Ok(Some(message)),
             }
         }
@@ -324,6 +323,7 @@ impl Session<'_> {
     /// Takes changes and content until the primary says that it was all.
     fn take_changes(&mut self, writer: &mut Writer, mut signatures: Signatures) -> Result<(Position, bool), WriteEnd> {
         let mut told = Instant::now();
+        self.link.worked();
         loop {
             let frame = self.link.receive().map_err(End::Wire)?.ok_or(End::Interrupted)?;
             if frame.kind != FrameKind::Message {
@@ -333,10 +333,14 @@ impl Session<'_> {
                     let progress = ToPrimary::Progress { files: writer.files_done, bytes: writer.bytes_done };
                     self.link.send(&progress).map_err(End::Wire)?;
                 }
+                self.link.worked();
                 continue;
             }
             match decode(&frame.body).map_err(End::Wire)? {
-                ToReceiver::Heartbeat => {}
+                ToReceiver::Heartbeat => {
+                    self.link.lives(true).map_err(End::Wire)?;
+                    continue;
+                }
                 ToReceiver::GetSignatures { requests } => {
                     for request in requests {
                         signatures.ask(request).map_err(WriteError::Failed)?;
@@ -357,13 +361,14 @@ impl Session<'_> {
                 }
                 _ => return Err(misplaced("a question in the middle of changes").into()),
             }
+            self.link.worked();
         }
     }
 
     /// Says what is to be sent again.
     fn send_resend(&self, mut paths: &[RelPath]) -> Result<(), WireError> {
         loop {
-            let (part, rest) = paths.split_at(paths.len().min(RESEND_PATHS));
+            let (part, rest) = paths.split_at(paths.len().min(MAX_RESEND));
             paths = rest;
             self.link.send(&ToPrimary::Resend { paths: part.to_vec(), last: paths.is_empty() })?;
             if paths.is_empty() {

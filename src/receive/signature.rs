@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
+
 use super::link::Output;
 use super::protect::Protect;
 use crate::delta::{Parts, Signer};
@@ -102,14 +105,23 @@ fn sign(request: &SignatureRequest, parents: &mut Parents, output: &Output) -> R
     let mut buffer = vec![0; signer.batch_bytes()];
     let mut pending = Vec::new();
     let mut done = 0;
+    // Up to here nothing but zeros is known to be.
+    let mut hole_end = 0;
     while done < request.bytes {
         let want = usize::try_from(request.bytes - done).unwrap_or(usize::MAX).min(buffer.len());
-        // A file that became shorter or cannot be read.
-        if file.read_exact_at(&mut buffer[..want], request.offset + done).is_err() {
-            return Ok(None);
-        }
+        let at = request.offset + done;
         done += want as u64;
-        signer.update(&buffer[..want]);
+        if hole_end < at + want as u64 {
+            hole_end = end_of_hole(&file, at);
+        }
+        if hole_end >= at + want as u64 && want == buffer.len() {
+            signer.update_zeros();
+        // A file that became shorter or cannot be read.
+        } else if file.read_exact_at(&mut buffer[..want], at).is_err() {
+            return Ok(None);
+        } else {
+            signer.update(&buffer[..want]);
+        }
         pending.append(&mut signer.take());
         if pending.len() >= MESSAGE_BYTES {
             let bytes = std::mem::take(&mut pending);
@@ -119,6 +131,16 @@ fn sign(request: &SignatureRequest, parents: &mut Parents, output: &Output) -> R
     let Ok(rest) = signer.finish() else { return Ok(None) };
     pending.extend_from_slice(&rest);
     Ok(Some(pending))
+}
+
+/// Where the next data of `file` begins, from `at` on: a hole is not read, however long a primary had it made.
+fn end_of_hole(file: &File, at: u64) -> u64 {
+    match seek(file, SeekFrom::Data(at)) {
+        Ok(data) => data,
+        // Nothing but zeros up to the end, which was looked at when the file was opened.
+        Err(Errno::NXIO) => file.metadata().map_or(at, |metadata| metadata.len()),
+        Err(_) => at,
+    }
 }
 
 /// The file of `request` and a signer for the part that is asked for, if all is in order.

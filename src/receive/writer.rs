@@ -4,7 +4,7 @@
 //! else is to be done, the batch is committed: synced to the disk where that is asked for, then
 //! renamed to its place one by one. A path holds the old content or the new one, never a part.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use super::digester::Digester;
@@ -13,13 +13,14 @@ use super::expect::{Expectations, Was};
 use super::policy::{Durability, Policy};
 use super::protect::{Protect, Spared};
 use super::rebuild::Open;
+use super::remember::{Again, Failed, Replaceable};
 use super::reuse::Reused;
 use crate::delta::Op;
 use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
 use crate::tree::{
     Applier, Attic, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, problem_kind,
 };
-use crate::wire::{BlockReader, Committed, Record, RootState};
+use crate::wire::{BlockReader, Committed, MAX_PROBLEMS, Record, RootState};
 
 /// Bytes staged before they are committed. What is replaced is freed only then, so this is also
 /// how much more room than the final state needs is taken.
@@ -28,10 +29,7 @@ const BATCH_BYTES: u64 = 64 << 20;
 /// Files staged before they are committed.
 const BATCH_FILES: usize = 4096;
 
-/// Problems that are told one by one; the others are counted.
-const MAX_PROBLEMS: usize = 1000;
-
-/// Most bytes that they take: all go into one frame.
+/// Most bytes that the problems take that are told one by one: all go into one frame.
 const MAX_PROBLEM_BYTES: usize = 1 << 20;
 
 /// Why a session ends early.
@@ -55,8 +53,8 @@ pub(super) struct Writer<'a> {
     pub(super) attic: Attic,
     /// What is taken to be where content comes.
     pub(super) expectations: Expectations,
-    /// Directories that something else may take the place of, with the entries that go then.
-    pub(super) replaceable: HashMap<RelPath, u64>,
+    /// Directories that something else may take the place of.
+    pub(super) replaceable: Replaceable,
     /// What the record becomes before the first directory is moved, if it must change.
     pub(super) state_before_moves: Option<RootState>,
     /// No directory may be moved any more.
@@ -64,7 +62,7 @@ pub(super) struct Writer<'a> {
     /// The attributes of the root itself.
     pub(super) root_meta: Option<Meta>,
     /// Paths that did not get their content.
-    pub(super) failed: HashSet<RelPath>,
+    pub(super) failed: Failed,
     /// Deletions that were announced and not done yet.
     pub(super) deletions_left: u64,
     pub(super) outcome: Committed,
@@ -82,7 +80,8 @@ pub(super) struct Writer<'a> {
     waiting: Vec<(Staged, RelPath)>,
     waiting_bytes: u64,
     pub(super) reused: Vec<Reused>,
-    pub(super) resend: Vec<RelPath>,
+    pub(super) reused_bytes: usize,
+    again: Again,
     pub(super) open: Option<Open>,
     pub(super) digester: Digester,
     pub(super) files_done: u64,
@@ -111,11 +110,11 @@ impl<'a> Writer<'a> {
             owners,
             staging,
             expectations: Expectations::default(),
-            replaceable: HashMap::new(),
+            replaceable: Replaceable::default(),
             state_before_moves: None,
             moves_over: false,
             root_meta: None,
-            failed: HashSet::new(),
+            failed: Failed::default(),
             deletions_left: 0,
             outcome: Committed::default(),
             drift: Drift::default(),
@@ -127,7 +126,8 @@ impl<'a> Writer<'a> {
             waiting: Vec::new(),
             waiting_bytes: 0,
             reused: Vec::new(),
-            resend: Vec::new(),
+            reused_bytes: 0,
+            again: Again::default(),
             open: None,
             digester: Digester::new(),
             files_done: 0,
@@ -219,15 +219,14 @@ impl<'a> Writer<'a> {
 
     fn small(&mut self, path: RelPath, meta: &Meta, digest: Digest, content: &[u8]) -> Result<(), WriteError> {
         if Digest::of(content) != digest {
-            self.resend.push(path);
-            return Ok(());
+            return self.send_again(path);
         }
         let local = self.local(&Kind::file(content.len() as u64), meta);
         let staged = self.staging.create_file(local.mode).and_then(|mut staged| {
             staged.file().write_all(content)?;
             staged.seal(&local)
         });
-        self.bytes_done += content.len() as u64;
+        self.bytes_done = self.bytes_done.saturating_add(content.len() as u64);
         self.staged(path, meta, staged, content.len() as u64)
     }
 
@@ -243,7 +242,8 @@ impl<'a> Writer<'a> {
             Ok(mut staged) => {
                 self.note_shortfall(&path, meta, std::mem::take(&mut staged.short));
                 self.waiting.push((staged, path));
-                self.waiting_bytes += bytes;
+                // A file of holes has any length.
+                self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
                 let full = self.waiting.len() >= BATCH_FILES || self.waiting_bytes >= BATCH_BYTES;
                 if full { self.commit_batch() } else { Ok(()) }
             }
@@ -254,12 +254,12 @@ impl<'a> Writer<'a> {
     /// Puts a staged entry to its place at once, where `was` is taken to be; whether that could be done.
     pub(super) fn place(&mut self, path: RelPath, staged: Staged, was: Was) -> Result<bool, WriteError> {
         // Whatever led here: nothing is put where something is protected.
-        if self.spares(&path) || (self.replaceable.contains_key(&path) && self.holds_protected(&path)) {
-            self.failed.insert(path);
+        if self.spares(&path) || (self.replaceable.get(&path).is_some() && self.holds_protected(&path)) {
+            self.failed.insert(&path)?;
             return Ok(false);
         }
         let expected = |found| self.expectations.holds(was, found);
-        let over = Over { expected: &expected, directory: self.replaceable.get(&path).copied() };
+        let over = Over { expected: &expected, directory: self.replaceable.get(&path) };
         match self.applier.place(staged, &path, over, &mut self.attic) {
             Ok(placed) => {
                 self.note_placed(&path, placed);
@@ -307,8 +307,17 @@ impl<'a> Writer<'a> {
         }
         self.moves_over = true;
         self.commit_batch()?;
-        self.failed.extend(self.resend.iter().cloned());
-        Ok(std::mem::take(&mut self.resend))
+        let again = self.again.take();
+        again.iter().try_for_each(|path| self.failed.insert(path))?;
+        Ok(again)
+    }
+
+    /// Has the content of `path` sent again, in full.
+    pub(super) fn send_again(&mut self, path: RelPath) -> Result<(), WriteError> {
+        match self.again.push(path) {
+            Ok(()) => Ok(()),
+            Err(path) => self.fail_as(path, ProblemKind::Corrupt, io::Error::other("it came with another content")),
+        }
     }
 
     /// Whether a file is under way.
@@ -334,8 +343,8 @@ impl<'a> Writer<'a> {
             ProblemKind::Conflict => "something else is in its place".to_owned(),
             _ => error.to_string(),
         };
-        self.problem(Problem::new(path.clone(), kind, detail));
-        self.failed.insert(path);
+        self.failed.insert(&path)?;
+        self.problem(Problem::new(path, kind, detail));
         Ok(())
     }
 

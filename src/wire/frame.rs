@@ -28,6 +28,9 @@ pub enum WireError {
     /// A content block breaks its own rules.
     #[error("a content block is damaged: {0}")]
     BadBlock(&'static str),
+    /// Messages that mean nothing come faster than anybody has reason to send them.
+    #[error("it sends signs of life without end")]
+    Flood,
     /// The link failed.
     #[error(transparent)]
     Io(#[from] io::Error),

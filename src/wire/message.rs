@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::bounded::{
+    self, MAX_ASKED_DIRECTORIES, MAX_CHANGES, MAX_DIRECTORIES, MAX_NOTES, MAX_PATTERNS, MAX_PROBLEMS, MAX_RESEND,
+    MAX_SIGNATURE_REQUESTS, at_most,
+};
 use super::frame::{FrameKind, WireError, frame_bytes};
 use crate::delta::SignatureSpec;
 use crate::model::{
@@ -84,8 +88,10 @@ pub struct Welcome {
     /// that it would be made in.
     pub writable: bool,
     /// Patterns in gitignore's syntax: what is left alone here whatever comes. To send it is in vain.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_PATTERNS>")]
     pub protect: Vec<String>,
     /// Something an operator should know, said once.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_NOTES>")]
     pub notes: Vec<String>,
 }
 
@@ -133,6 +139,7 @@ pub struct Inventory {
     /// Entries, the root not counted.
     pub entries: u64,
     /// What could not be listed. Nothing below such a path is touched.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_PROBLEMS>")]
     pub unreadable: Vec<Problem>,
 }
 
@@ -159,6 +166,7 @@ pub struct SignatureRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {
     /// Names of the owners that occur.
+    #[serde(deserialize_with = "bounded::names")]
     pub names: OwnerNames,
     /// Room that is needed beyond what is freed on the way, in bytes.
     pub need_bytes: u64,
@@ -284,22 +292,25 @@ pub enum ToReceiver {
     /// The digest differs: the directories and their digests, please.
     GetDirectories {
         /// Names of the owners in the primary's tree.
+        #[serde(deserialize_with = "bounded::names")]
         names: OwnerNames,
     },
     /// What these directories hold. Answered in order.
     GetEntries {
         /// The directories, as the receiver listed them.
+        #[serde(deserialize_with = "at_most::<_, _, MAX_ASKED_DIRECTORIES>")]
         paths: Vec<RelPath>,
     },
     /// Signatures of files. Answered in order.
     GetSignatures {
         /// The files.
+        #[serde(deserialize_with = "at_most::<_, _, MAX_SIGNATURE_REQUESTS>")]
         requests: Vec<SignatureRequest>,
     },
     /// Changes follow.
     Begin(Begin),
     /// Changes without content, in order.
-    Changes(Vec<Change>),
+    Changes(#[serde(deserialize_with = "at_most::<_, _, MAX_CHANGES>")] Vec<Change>),
     /// All content has been sent; which of it must be sent again?
     EndOfContent,
     /// That was all: make it durable, record it, say so.
@@ -320,10 +331,12 @@ pub struct Committed {
     /// aside; the others were left as they are and are among the problems.
     pub drifted: u64,
     /// Paths that could not be brought to what the primary has.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_PROBLEMS>")]
     pub problems: Vec<Problem>,
     /// Problems that found no place in the list.
     pub more_problems: u64,
     /// Something an operator should know, said once.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_NOTES>")]
     pub notes: Vec<String>,
 }
 
@@ -343,12 +356,13 @@ pub enum ToPrimary {
         /// What the owners of the primary become here; in the first message only.
         owners: OwnerMap,
         /// The directories and the digests of what they hold.
+        #[serde(deserialize_with = "at_most::<_, _, MAX_DIRECTORIES>")]
         directories: Vec<(RelPath, Digest)>,
         /// Nothing follows.
         last: bool,
     },
     /// Answer to `GetEntries`: a part of one directory; the same path again goes on where it stopped.
-    Entries(DirListing),
+    Entries(#[serde(deserialize_with = "bounded::listing")] DirListing),
     /// All that was asked by one `GetEntries` has been sent.
     EndOfEntries,
     /// A part of an answer to one signature request.
@@ -376,6 +390,7 @@ pub enum ToPrimary {
     /// since their basis was not as expected.
     Resend {
         /// The files.
+        #[serde(deserialize_with = "at_most::<_, _, MAX_RESEND>")]
         paths: Vec<RelPath>,
         /// Nothing follows.
         last: bool,

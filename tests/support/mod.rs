@@ -1,6 +1,6 @@
 //! What the stories share: a hermetic place, trees, the oracle, real sshds, and the binary under test.
 //!
-//! Nothing here but `primary`, which speaks the protocol, knows the crate's own modules: the stories see only the binary,
+//! Nothing here but `primary`, `victim` and `impostor`, which speak the protocol, knows the crate's own modules: the stories see only the binary,
 //! as a user does.
 
 // Each story file compiles this module for itself and uses a part of it.
@@ -9,6 +9,8 @@
 pub mod copy;
 pub mod editor;
 pub mod fleet;
+pub mod flipper;
+pub mod impostor;
 pub mod keep;
 pub mod ledger;
 pub mod oracle;
@@ -23,6 +25,7 @@ pub mod shapes;
 pub mod sshd;
 pub mod tree;
 pub mod versions;
+pub mod victim;
 
 pub use copy::plain_copy;
 pub use editor::Editor;

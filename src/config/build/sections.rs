@@ -18,6 +18,7 @@ use super::fields::{argv, bytes, choice, duration, expected_one_of, file, or, pr
 use super::members::STORE_SCHEMES;
 use super::roots::{pattern, patterns};
 use crate::model::Patterns;
+use crate::receive::TIMEOUT;
 
 /// Most hosts at a time: each is a process and some descriptors.
 const MAX_PARALLEL: u32 = 10_000;
@@ -122,6 +123,7 @@ pub(super) fn receive(raw: RawReceive) -> Result<ReceiveConfig, Fault> {
         attic_max: bytes(raw.attic_max, 10 << 30)?,
         sandbox: or(raw.sandbox, true),
         protect: raw.protect.map_or(Ok(Patterns::default()), patterns)?,
+        timeout: some_time(raw.timeout, TIMEOUT)?,
         on_commit: hooks.into_iter().map(commit_hook).collect::<Result<_, _>>()?,
     })
 }
