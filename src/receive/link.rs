@@ -58,9 +58,20 @@ pub(super) struct PrimaryLink {
 impl PrimaryLink {
     pub(super) fn open(input: OwnedFd, output: OwnedFd) -> Self {
         let output = Output(Arc::new(Mutex::new(output.into())));
-        let ended = Arc::new(AtomicBool::new(false));
-        let (beat, stop) = (output.clone(), Arc::clone(&ended));
-        let heartbeat = std::thread::spawn(move || {
+        let input = BufReader::with_capacity(128 << 10, Patient(input.into()));
+        PrimaryLink { input, output, ended: Arc::default(), heartbeat: None }
+    }
+
+    /// From now on something is said when there is nothing to say. Done by a thread: where one does so already,
+    /// another takes its place, as confined as the caller is by now.
+    pub(super) fn start_heartbeat(&mut self) {
+        if let Some(heartbeat) = self.stop_heartbeat() {
+            // It is stuck only in a write that nobody reads, in which the caller would be stuck as well.
+            let _ = heartbeat.join();
+        }
+        self.ended = Arc::new(AtomicBool::new(false));
+        let (beat, stop) = (self.output.clone(), Arc::clone(&self.ended));
+        self.heartbeat = Some(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 std::thread::park_timeout(HEARTBEAT);
                 // A link that is gone is noticed where it is read.
@@ -68,9 +79,14 @@ impl PrimaryLink {
                     return;
                 }
             }
-        });
-        let input = BufReader::with_capacity(128 << 10, Patient(input.into()));
-        PrimaryLink { input, output, ended, heartbeat: Some(heartbeat) }
+        }));
+    }
+
+    fn stop_heartbeat(&mut self) -> Option<JoinHandle<()>> {
+        self.ended.store(true, Ordering::Relaxed);
+        let heartbeat = self.heartbeat.take()?;
+        heartbeat.thread().unpark();
+        Some(heartbeat)
     }
 
     /// The next frame; `None` when the primary has ended.
@@ -85,12 +101,8 @@ impl PrimaryLink {
 
 impl Drop for PrimaryLink {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(heartbeat) = self.heartbeat.take() {
-            heartbeat.thread().unpark();
-            // Not joined: it may be stuck in a write that nobody reads, and ends with the process.
-            drop(heartbeat);
-        }
+        // Not joined: it may be stuck in a write that nobody reads, and ends with the process.
+        drop(self.stop_heartbeat());
     }
 }
 

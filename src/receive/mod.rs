@@ -8,6 +8,7 @@
 //! |-------------|--------------|
 //! | `policy`    | which roots there are, and what may be done to them |
 //! | `protect`   | what no primary changes |
+//! | `sandbox`   | confinement to the roots |
 //! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
 //! | `session`   | which message may come when, and what answers it |
 //! | `refusal`   | how a session ends early |
@@ -35,6 +36,7 @@ mod protect;
 mod rebuild;
 mod refusal;
 mod reuse;
+mod sandbox;
 mod session;
 mod signature;
 mod state;

@@ -49,6 +49,8 @@ pub struct Policy {
     pub labels: bool,
     /// When a commit is acknowledged.
     pub durability: Durability,
+    /// The receiver confines itself to its roots, as far as the kernel can.
+    pub sandbox: bool,
     /// What no primary changes, in any root.
     pub protect: Patterns,
 }
@@ -64,6 +66,7 @@ impl Policy {
             // They belong to the policy of this host, which may not know those of the other.
             labels: false,
             durability: Durability::Commit,
+            sandbox: true,
             protect: Patterns::default(),
         }
     }

@@ -18,6 +18,7 @@ use super::owners::{Ownership, Process};
 use super::policy::{Policy, Roots};
 use super::protect::Protect;
 use super::refusal::{End, WriteEnd, check_room, misplaced, refuse, stage_refusal, write_refusal};
+use super::sandbox::Sandbox;
 use super::signature::Signatures;
 use super::writer::{WriteError, Writer};
 use super::{drift, state};
@@ -66,7 +67,9 @@ impl From<Refusal> for ReceiveError {
 /// [`ReceiveError`]; the root then holds only whole files, old or new.
 pub fn serve(roots: &Roots, policy: &Policy, now: Timestamp) -> Result<(), ReceiveError> {
     let (input, output) = standard_streams().map_err(ReceiveError::Streams)?;
-    serve_on(input, output, roots, policy, now)
+    // Before anything is read, and before there is a second thread.
+    let sandbox = Sandbox::enter(policy.sandbox, roots);
+    serve_on(input, output, roots, policy, sandbox, now)
 }
 
 /// Tells whoever started this receiver why it does not serve.
@@ -83,14 +86,16 @@ fn serve_on(
     output: OwnedFd,
     roots: &Roots,
     policy: &Policy,
+    sandbox: Sandbox,
     now: Timestamp,
 ) -> Result<(), ReceiveError> {
     let name = drift::session_name(now, std::process::id());
     let mut link = PrimaryLink::open(input, output);
     let (owners, process) = (SystemOwners::new(), own_process());
     let ownership = Ownership::of(&policy.owner, &owners, &process).map_err(|why| refuse(RefusalKind::Policy, why));
-    let outcome = ownership
-        .and_then(|ownership| Session { link: &mut link, policy, owners, process, ownership, name }.run(roots));
+    let outcome = ownership.and_then(|ownership| {
+        Session { link: &mut link, policy, sandbox, owners, process, ownership, name }.run(roots)
+    });
     match outcome {
         Err(End::Refused(refusal)) => {
             // Told as far as someone is left to tell.
@@ -113,6 +118,7 @@ struct Found {
 struct Session<'a> {
     link: &'a mut PrimaryLink,
     policy: &'a Policy,
+    sandbox: Sandbox,
     owners: SystemOwners,
     process: Process,
     ownership: Ownership,
@@ -151,7 +157,7 @@ impl Session<'_> {
         }
     }
 
-    fn open_root(&self, roots: &Roots, hello: &Hello) -> Result<Found, End> {
+    fn open_root(&mut self, roots: &Roots, hello: &Hello) -> Result<Found, End> {
         if choose_protocol(hello.protocol_min, hello.protocol_max).is_none() {
             let message = format!(
                 "this receiver is rfleet {} and speaks another protocol than the primary's {}; install the same or the \
@@ -162,6 +168,8 @@ impl Session<'_> {
             return Err(refuse(RefusalKind::Protocol, message));
         }
         let path = roots.find(&hello.root).map_err(|why| refuse(RefusalKind::UnknownRoot, why))?.to_owned();
+        self.sandbox.narrow(&path);
+        self.link.start_heartbeat();
         let root = match Root::open(&path) {
             Ok(root) => Some(root),
             Err(RootError::Missing { .. }) => None,
@@ -230,7 +238,7 @@ impl Session<'_> {
             free_inodes: free.as_ref().and_then(|free| free.inodes),
             writable: place.is_some_and(Root::is_writable),
             protect: self.policy.protect.lines().map(str::to_owned).collect(),
-            notes: Vec::new(),
+            notes: self.sandbox.note().into_iter().collect(),
         };
         Ok(self.link.send(&ToPrimary::Welcome(welcome))?)
     }
@@ -278,7 +286,13 @@ impl Session<'_> {
         }
         let root = match root {
             Some(root) => root,
-            None => Root::open_or_create(&path).map_err(|error| refuse(RefusalKind::BadRoot, error.to_string()))?,
+            None => {
+                let made = Root::open_or_create(&path);
+                let root = made.map_err(|error| refuse(RefusalKind::BadRoot, error.to_string()))?;
+                self.sandbox.narrow(&path);
+                self.link.start_heartbeat();
+                root
+            }
         };
         check_room(&root, &begin, &path)?;
         let staging = Staging::open(&root).map_err(|error| stage_refusal(&path, &error))?;
