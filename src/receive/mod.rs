@@ -22,6 +22,8 @@
 //! | `expect`    | what the primary takes to be there |
 //! | `drift`     | what was there instead |
 //! | `owners`    | which local numbers the primary's owners become |
+//! | `shortfall` | what could not be set |
+//! | `quota`     | how much a root may hold |
 //! | `state`     | the record that a fleet leaves in a root |
 
 mod changes;
@@ -33,14 +35,16 @@ mod link;
 mod owners;
 mod policy;
 mod protect;
+mod quota;
 mod rebuild;
 mod refusal;
 mod reuse;
 mod sandbox;
 mod session;
+mod shortfall;
 mod signature;
 mod state;
 mod writer;
 
-pub use policy::{Durability, OwnerPolicy, Policy, Roots};
+pub use policy::{Durability, OwnerPolicy, Policy, Quota, Roots};
 pub use session::{ReceiveError, refuse_to_start, serve};
