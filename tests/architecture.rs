@@ -174,6 +174,11 @@ const OUTSIDE: &[Outside] = &[
     Outside { paths: &["rusqlite"], only: &["index"], why: "one schema, in one place" },
     Outside { paths: &["ignore"], only: &["model"], why: "patterns are read as git reads them in one place" },
     Outside { paths: &["fast_rsync"], only: &["delta"], why: "its signatures are checked before they are believed" },
+    Outside {
+        paths: &["landlock"],
+        only: &["receive"],
+        why: "it confines the whole process for good, which only a receiver's can be",
+    },
     Outside { paths: &["postcard", "zstd"], only: &["wire"], why: "caps on what a peer sends are kept in one place" },
 ];
 

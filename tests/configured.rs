@@ -119,7 +119,7 @@ impl Forced {
         let scratch = Scratch::new();
         let far = Config::new("cms").root("www", &scratch.dir("far/www"), "").lines(policy).write(&scratch, "far.toml");
         let command = format!("{} receive --config {}", rfleet_bin().display(), far.display());
-        let options = SshdOptions { forced_command: Some(command) };
+        let options = SshdOptions { forced_command: Some(command), ..SshdOptions::default() };
         let sshd = Sshd::start_with(&scratch, "sshd", &options);
         Self { scratch, sshd }
     }

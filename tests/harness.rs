@@ -102,7 +102,11 @@ fn the_sshd_lets_us_in_forces_a_command_and_leaves_no_process() {
     let scratch = Scratch::new();
     let (plain, forced) = (
         Sshd::start(&scratch, "plain"),
-        Sshd::start_with(&scratch, "forced", &SshdOptions { forced_command: Some("echo \"forced\"".into()) }),
+        Sshd::start_with(
+            &scratch,
+            "forced",
+            &SshdOptions { forced_command: Some("echo \"forced\"".into()), ..SshdOptions::default() },
+        ),
     );
     let blocks = [plain.client_block("plain", ""), forced.client_block("forced", "")];
     let client = client_config(&scratch, "ssh_config", &blocks);

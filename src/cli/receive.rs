@@ -86,6 +86,8 @@ fn policy(config: &Config) -> Policy {
         devices: config.receive.devices,
         labels: config.receive.labels,
         durability: config.receive.durability,
+        quota: config.receive.quota,
+        sandbox: config.receive.sandbox,
         protect: config.receive.protect.clone(),
         timeout: config.receive.timeout,
     }

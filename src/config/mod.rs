@@ -26,8 +26,8 @@ pub use address::{AddressError, HostAddress, MAX_HOST_BYTES, check_host, check_u
 pub use error::ConfigError;
 pub use options::{
     AddressSource, Bandwidth, CloudfrontConfig, CommitHook, DiscoveryConfig, DiscoverySource, Durability,
-    FailoverConfig, HostConfig, HostKeys, MirrorConfig, OwnerPolicy, PushConfig, ReceiveConfig, RoleConfig, RoleSource,
-    RootConfig, ServeConfig, SshConfig,
+    FailoverConfig, HostConfig, HostKeys, MirrorConfig, OwnerPolicy, PushConfig, Quota, ReceiveConfig, RoleConfig,
+    RoleSource, RootConfig, ServeConfig, SshConfig,
 };
 pub use values::{DeleteLimit, ValueError, parse_bytes, parse_duration, parse_rate};
 

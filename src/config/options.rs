@@ -1,6 +1,6 @@
 //! The built configuration: plain typed values, checked, with defaults filled in.
 
-pub use crate::receive::{Durability, OwnerPolicy};
+pub use crate::receive::{Durability, OwnerPolicy, Quota};
 pub use crate::transport::HostKeys;
 
 use std::collections::BTreeMap;
@@ -198,6 +198,8 @@ pub struct ReceiveConfig {
     pub attic: Option<Duration>,
     /// Largest size of what is kept, in bytes.
     pub attic_max: u64,
+    /// How much each root may hold.
+    pub quota: Quota,
     /// Whether the receiver confines itself to its roots.
     pub sandbox: bool,
     /// What no primary changes in any root, in gitignore syntax.

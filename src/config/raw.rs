@@ -179,6 +179,8 @@ raw_table! {
         durability: String,
         attic: Scalar,
         attic_max: Scalar,
+        quota: Scalar,
+        quota_entries: Whole,
         sandbox: bool,
         protect: Texts,
         timeout: Scalar,

@@ -99,6 +99,7 @@ fn the_least_file_gets_every_default() {
             durability: Durability::Commit,
             attic: Some(Duration::from_secs(7 * 24 * 3600)),
             attic_max: 10 << 30,
+            quota: Quota::default(),
             sandbox: true,
             protect: Patterns::default(),
             timeout: Duration::from_secs(60),
@@ -164,13 +165,7 @@ fn what_this_version_cannot_do_is_listed() {
             "[receive] on_commit: this version runs no hooks",
         ]
     );
-    assert_eq!(
-        config.warnings(),
-        [
-            "[receive] attic: this version keeps nothing of what it replaces or deletes",
-            "[receive] sandbox: this version does not confine the receiver",
-        ]
-    );
+    assert_eq!(config.warnings(), ["[receive] attic: this version keeps nothing of what it replaces or deletes"]);
 }
 
 #[test]
@@ -249,6 +244,8 @@ fn values_other_than_the_defaults_arrive() {
         durability = "none"
         attic = 0
         attic_max = 1000
+        quota = "20GiB"
+        quota_entries = 1000000
         protect = ["wp-config.php", "/cache/"]
         timeout = "90s"
         [failover]
@@ -279,6 +276,7 @@ fn values_other_than_the_defaults_arrive() {
     assert_eq!((config.receive.owner, config.receive.durability), (fixed, Durability::None));
     assert_eq!((config.receive.attic, config.receive.attic_max), (None, 1000));
     assert_eq!((config.receive.allow_delete, config.receive.setuid), (false, true));
+    assert_eq!(config.receive.quota, Quota { bytes: Some(20 << 30), entries: Some(1_000_000) });
     assert_eq!(config.receive.protect.lines().collect::<Vec<_>>(), ["wp-config.php", "/cache/"]);
     assert_eq!(config.receive.timeout, Duration::from_secs(90));
     assert_eq!(config.serve.listen.to_string(), "[::]:80");
@@ -649,6 +647,14 @@ fn a_bad_root(#[case] root: &str, #[case] expected: &str) {
 #[case(
     "[receive]\nattic_max = \"big\"",
     "F:7: [receive] attic_max = `big`: expected a size such as `64MiB`, `10GB` or a number of bytes"
+)]
+#[case(
+    "[receive]\nquota = \"much\"",
+    "F:7: [receive] quota = `much`: expected a size such as `64MiB`, `10GB` or a number of bytes"
+)]
+#[case(
+    "[receive]\nquota_entries = -1",
+    "F:7: [receive] quota_entries = `-1`: expected a number of entries, or 0 for no limit"
 )]
 #[case("[receive]\nattic_max = \"99999999TiB\"", "F:7: [receive] attic_max = `99999999TiB`: the number is too large")]
 #[case(

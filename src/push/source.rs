@@ -49,7 +49,7 @@ impl Counts {
             (0, devices) => format!("{devices} device(s) are"),
             (pipes, devices) => format!("{pipes} named pipe(s) and {devices} device(s) are"),
         };
-        Some(format!("{what} not made there: that takes `[receive] devices`, and root for devices"))
+        Some(format!("{what} not made there: that takes `[receive] devices`, and for devices root or cap_mknod"))
     }
 
     pub(super) fn add(&mut self, node: &Node) {

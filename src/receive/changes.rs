@@ -89,6 +89,7 @@ impl Writer<'_> {
     }
 
     fn make_directory(&mut self, path: RelPath, was: Expected) -> Result<(), WriteError> {
+        self.charge_entry(&path, 1, &Meta::default())?;
         match self.applier.make_directory(&path) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -113,6 +114,7 @@ impl Writer<'_> {
             self.problem(Problem::new(path, ProblemKind::Failed, detail));
             return Ok(());
         }
+        self.charge_name(&path)?;
         let parent = self.applier.parents().parent(to);
         let staged = parent.and_then(|(dir, name)| self.staging.hard_link(&dir, name));
         match staged {
@@ -122,11 +124,17 @@ impl Writer<'_> {
     }
 
     fn symlink(&mut self, path: RelPath, target: Box<[u8]>, meta: &Meta, was: Expected) -> Result<(), WriteError> {
+        self.charge_entry(&path, target.len() as u64, meta)?;
         let local = self.local(&Kind::Symlink { target: Box::default() }, meta);
         match self.staging.symlink(&target, &local) {
             Ok(mut staged) => {
                 debug_assert_eq!(staged.kind(), StagedKind::Symlink);
-                self.note_shortfall(&path, meta, std::mem::take(&mut staged.short));
+                self.note_shortfall(
+                    &path,
+                    &Kind::Symlink { target: Box::default() },
+                    meta,
+                    std::mem::take(&mut staged.short),
+                );
                 self.place(path, staged, Was::Known(was)).map(drop)
             }
             Err(error) => self.fail(path, error),
@@ -139,10 +147,11 @@ impl Writer<'_> {
             // The primary was told in the greeting what is made here.
             return Err(WriteError::Protocol("a special file that is not made here"));
         };
+        self.charge_entry(&path, 0, meta)?;
         let local = self.local(&kind, meta);
         match self.staging.special(*special, &local) {
             Ok(mut staged) => {
-                self.note_shortfall(&path, meta, std::mem::take(&mut staged.short));
+                self.note_shortfall(&path, &kind, meta, std::mem::take(&mut staged.short));
                 self.place(path, staged, Was::Known(was)).map(drop)
             }
             Err(error) => self.fail(path, error),
@@ -171,6 +180,7 @@ impl Writer<'_> {
         if self.failed.contains(&path) {
             return Ok(());
         }
+        self.charge_attributes(meta)?;
         let local = self.local(kind, meta);
         match self.applier.set_meta(&path, kind, &local, expected) {
             Ok(MetaSet::Unexpected) => {
@@ -179,7 +189,7 @@ impl Writer<'_> {
                 Ok(())
             }
             Ok(MetaSet::Done(short)) => {
-                self.note_shortfall(&path, meta, short);
+                self.note_shortfall(&path, kind, meta, short);
                 Ok(())
             }
             Err(error) => self.fail(path, error),
@@ -191,7 +201,7 @@ impl Writer<'_> {
         let Some(meta) = self.root_meta.take() else { return };
         let local = self.local(&Kind::Directory, &meta);
         match self.applier.set_meta(&RelPath::root(), &Kind::Directory, &local, &|_| true) {
-            Ok(MetaSet::Done(short)) => self.note_shortfall(&RelPath::root(), &meta, short),
+            Ok(MetaSet::Done(short)) => self.note_shortfall(&RelPath::root(), &Kind::Directory, &meta, short),
             Ok(MetaSet::Unexpected) => {}
             Err(error) => self.problem(Problem::new(RelPath::root(), problem_kind(&error), error.to_string())),
         }

@@ -133,9 +133,23 @@ impl PrimaryLink {
     pub(super) fn open(input: OwnedFd, output: OwnedFd, silence: Duration) -> Self {
         let opened = Instant::now();
         let output = Output { file: Arc::new(Mutex::new(output.into())), silence };
-        let ended = Arc::new(AtomicBool::new(false));
-        let (beat, stop) = (output.clone(), Arc::clone(&ended));
-        let heartbeat = std::thread::spawn(move || {
+        let deadline = opened.checked_add(silence);
+        let input = Patient { file: input.into(), patience: Patience::new(silence), deadline };
+        let input = BufReader::with_capacity(128 << 10, input);
+        let ended = Arc::default();
+        PrimaryLink { input, output, ended, heartbeat: None, opened, heartbeats: 0, worked: opened }
+    }
+
+    /// From now on something is said when there is nothing to say. Done by a thread: where one does so already,
+    /// another takes its place, as confined as the caller is by now.
+    pub(super) fn start_heartbeat(&mut self) {
+        if let Some(heartbeat) = self.stop_heartbeat() {
+            // It is stuck only in a write that nobody reads, in which the caller would be stuck as well.
+            let _ = heartbeat.join();
+        }
+        self.ended = Arc::new(AtomicBool::new(false));
+        let (beat, stop) = (self.output.clone(), Arc::clone(&self.ended));
+        self.heartbeat = Some(std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 std::thread::park_timeout(HEARTBEAT);
                 // A link that is gone is noticed where it is read.
@@ -143,11 +157,14 @@ impl PrimaryLink {
                     return;
                 }
             }
-        });
-        let deadline = opened.checked_add(silence);
-        let input = Patient { file: input.into(), patience: Patience::new(silence), deadline };
-        let input = BufReader::with_capacity(128 << 10, input);
-        PrimaryLink { input, output, ended, heartbeat: Some(heartbeat), opened, heartbeats: 0, worked: opened }
+        }));
+    }
+
+    fn stop_heartbeat(&mut self) -> Option<JoinHandle<()>> {
+        self.ended.store(true, Ordering::Relaxed);
+        let heartbeat = self.heartbeat.take()?;
+        heartbeat.thread().unpark();
+        Some(heartbeat)
     }
 
     /// The next frame; `None` when the primary has ended.
@@ -191,12 +208,8 @@ impl PrimaryLink {
 
 impl Drop for PrimaryLink {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(heartbeat) = self.heartbeat.take() {
-            heartbeat.thread().unpark();
-            // Not joined: it may be stuck in a write that nobody reads, and ends with the process.
-            drop(heartbeat);
-        }
+        // Not joined: it may be stuck in a write that nobody reads, and ends with the process.
+        drop(self.stop_heartbeat());
     }
 }
 

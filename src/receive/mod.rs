@@ -8,6 +8,7 @@
 //! |-------------|--------------|
 //! | `policy`    | which roots there are, and what may be done to them |
 //! | `protect`   | what no primary changes |
+//! | `sandbox`   | confinement to the roots |
 //! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
 //! | `session`   | which message may come when, and what answers it |
 //! | `refusal`   | how a session ends early |
@@ -22,6 +23,8 @@
 //! | `expect`    | what the primary takes to be there |
 //! | `drift`     | what was there instead |
 //! | `owners`    | which local numbers the primary's owners become |
+//! | `shortfall` | what could not be set |
+//! | `quota`     | how much a root may hold |
 //! | `state`     | the record that a fleet leaves in a root |
 
 mod changes;
@@ -33,14 +36,17 @@ mod link;
 mod owners;
 mod policy;
 mod protect;
+mod quota;
 mod rebuild;
 mod refusal;
 mod remember;
 mod reuse;
+mod sandbox;
 mod session;
+mod shortfall;
 mod signature;
 mod state;
 mod writer;
 
-pub use policy::{Durability, OwnerPolicy, Policy, Roots, TIMEOUT};
+pub use policy::{Durability, OwnerPolicy, Policy, Quota, Roots, TIMEOUT};
 pub use session::{ReceiveError, refuse_to_start, serve};

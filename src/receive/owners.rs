@@ -27,6 +27,15 @@ impl Process {
     }
 }
 
+/// Users and groups of the primary to whom nothing can be given here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Foreign {
+    /// The users' numbers there.
+    pub(super) users: BTreeSet<u32>,
+    /// The groups' numbers there.
+    pub(super) groups: BTreeSet<u32>,
+}
+
 /// An owner policy of which every name is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ownership {
@@ -86,12 +95,18 @@ impl Ownership {
         mapped
     }
 
-    /// Users of the primary's tree whose entries this process would have to give away and cannot.
-    pub(super) fn foreign_users(self, names: &OwnerNames, owners: &dyn Owners, process: &Process) -> BTreeSet<u32> {
-        let is_foreign = |id: u32, name: Option<&str>| {
-            !process.is_privileged() && self.user(id, name, owners).is_some_and(|local| local != process.uid)
+    /// Whose entries this process would have to give away and cannot.
+    pub(super) fn foreign(self, names: &OwnerNames, owners: &dyn Owners, process: &Process) -> Foreign {
+        if process.is_privileged() {
+            return Foreign::default();
+        }
+        let is_users = |id: u32, name: Option<&str>| self.user(id, name, owners).is_some_and(|own| own != process.uid);
+        let is_groups = |id: u32, name: Option<&str>| {
+            self.group(id, name, owners).is_some_and(|own| !process.may_give_to_group(own))
         };
-        names.users.iter().filter(|(id, name)| is_foreign(**id, name.as_deref())).map(|(id, _)| *id).collect()
+        let users = names.users.iter().filter(|(id, name)| is_users(**id, name.as_deref()));
+        let groups = names.groups.iter().filter(|(id, name)| is_groups(**id, name.as_deref()));
+        Foreign { users: users.map(|(id, _)| *id).collect(), groups: groups.map(|(id, _)| *id).collect() }
     }
 
     fn user(self, id: u32, name: Option<&str>, owners: &dyn Owners) -> Option<u32> {
@@ -195,15 +210,17 @@ mod tests {
         let mut names = OwnerNames::default();
         names.users.insert(48, Some("www-data".into()));
         names.users.insert(49, None);
+        names.groups.extend([(48, None), (49, None)]);
         let foreign = |policy: &OwnerPolicy, process: &Process| {
             let ownership = Ownership::of(policy, &Table, process).unwrap();
             assert!(process.is_privileged() || ownership.fidelity(process) == OwnerFidelity::Unset);
-            Vec::from_iter(ownership.foreign_users(&names, &Table, process))
+            let Foreign { users, groups } = ownership.foreign(&names, &Table, process);
+            (Vec::from_iter(users), Vec::from_iter(groups))
         };
-        assert_eq!(foreign(&OwnerPolicy::Preserve, &process), [49]);
-        assert_eq!(foreign(&OwnerPolicy::Numeric, &process), [48, 49]);
-        assert_eq!(foreign(&OwnerPolicy::Receiver, &process), [0; 0]);
-        assert_eq!(foreign(&OwnerPolicy::Preserve, &ROOT), [0; 0]);
+        assert_eq!(foreign(&OwnerPolicy::Preserve, &process), (vec![49], vec![49]));
+        assert_eq!(foreign(&OwnerPolicy::Numeric, &process), (vec![48, 49], vec![49]));
+        assert_eq!(foreign(&OwnerPolicy::Receiver, &process), (vec![], vec![]));
+        assert_eq!(foreign(&OwnerPolicy::Preserve, &ROOT), (vec![], vec![]));
     }
 
     #[test]

@@ -38,6 +38,15 @@ pub enum Durability {
     Commit,
 }
 
+/// How much a root may hold, `.rfleet` included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Room on the disk in bytes; `None` for as much as there is.
+    pub bytes: Option<u64>,
+    /// Entries; `None` for as many as the filesystem takes.
+    pub entries: Option<u64>,
+}
+
 /// What may be done to a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -53,6 +62,10 @@ pub struct Policy {
     pub labels: bool,
     /// When a commit is acknowledged.
     pub durability: Durability,
+    /// How much a root may hold.
+    pub quota: Quota,
+    /// The receiver confines itself to its roots, as far as the kernel can.
+    pub sandbox: bool,
     /// What no primary changes, in any root.
     pub protect: Patterns,
     /// Silence after which a primary is given up; it says something every second.
@@ -70,6 +83,8 @@ impl Policy {
             // They belong to the policy of this host, which may not know those of the other.
             labels: false,
             durability: Durability::Commit,
+            quota: Quota::default(),
+            sandbox: true,
             protect: Patterns::default(),
             timeout: TIMEOUT,
         }

@@ -14,7 +14,7 @@ use super::digester::Digester;
 use super::writer::{WriteError, Writer};
 use crate::delta::{Op, PatchCheck};
 use crate::model::{Digest, Holes, Kind, Meta, RelPath, Timestamp};
-use crate::tree::{StagedFile, open_basis};
+use crate::tree::{StagedFile, Usage, open_basis};
 
 /// Filesystems on which files can share blocks, by their magic numbers: XFS, Btrfs, bcachefs. Elsewhere the kernel would
 /// copy, and the copy would have to be read once more for the digest.
@@ -78,6 +78,7 @@ impl Writer<'_> {
                 }
             }
         }
+        self.charge_entry(&open.path, 1, &open.meta)?;
         let local = self.local(&Kind::file(size_bytes), &open.meta);
         match self.staging.create_file(local.mode) {
             Ok(staged) => {
@@ -104,20 +105,24 @@ impl Writer<'_> {
         let Some(target) = &mut open.target else { return Ok(()) };
         let at = target.check.made_bytes();
         target.check.check(&op).map_err(|_| WriteError::Protocol("a piece that does not fit its file"))?;
+        let bytes = match op {
+            Op::Literal(content) => content.len() as u64,
+            Op::Copy { len, .. } => len,
+        };
+        self.charge(Usage { bytes, entries: 0 })?;
+        // Asked for once more, since what waits may have been placed meanwhile.
+        let Some(target) = self.open.as_mut().and_then(|open| open.target.as_mut()) else { return Ok(()) };
         let written = match op {
             Op::Literal(content) => {
                 target.staged.file().write_all_at(content, at).and_then(|()| self.digester.add(content))
             }
             Op::Copy { offset, len } => target.copy(offset, at, len, &mut self.digester),
         };
-        let bytes = match op {
-            Op::Literal(content) => content.len() as u64,
-            Op::Copy { len, .. } => len,
-        };
         self.bytes_done = self.bytes_done.saturating_add(bytes);
         match written {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                let Some(open) = self.open.as_mut() else { return Ok(()) };
                 open.target = None;
                 let path = open.path.clone();
                 self.send_again(path)

@@ -1,9 +1,11 @@
 //! How a session ends before its commit, and what the primary is told then.
 
+use std::io;
 use std::path::Path;
 
 use super::writer::WriteError;
-use crate::tree::{Root, StageError};
+use crate::model::ProblemKind;
+use crate::tree::{Root, StageError, problem_kind};
 use crate::wire::{Begin, Hello, Refusal, RefusalKind, WireError};
 
 /// Room that is left for others on the filesystem.
@@ -95,16 +97,29 @@ pub(super) fn check_room(root: &Root, begin: &Begin, path: &Path) -> Result<(), 
 }
 
 pub(super) fn stage_refusal(path: &Path, error: &StageError) -> End {
+    if let StageError::Io(error) = error
+        && problem_kind(error) == ProblemKind::NoSpace
+    {
+        return no_space(path, error);
+    }
     let kind = if matches!(error, StageError::Busy) { RefusalKind::Busy } else { RefusalKind::BadRoot };
     refuse(kind, format!("{}: {error}", path.display()))
 }
 
+/// Of the disk, or of a quota of the filesystem's for this user or directory.
+fn no_space(path: &Path, error: &io::Error) -> End {
+    let message = format!("{}: no room is left: {error}; what was under way was discarded", path.display());
+    refuse(RefusalKind::NoSpace, message)
+}
+
 pub(super) fn write_refusal(path: &Path, error: &WriteError) -> End {
     match error {
-        WriteError::NoSpace(error) => refuse(
-            RefusalKind::NoSpace,
-            format!("{}: no room is left: {error}; what was under way was discarded", path.display()),
-        ),
+        WriteError::NoSpace(error) => no_space(path, error),
+        WriteError::Quota(why) => {
+            refuse(RefusalKind::NoSpace, format!("{}: {why}; what was under way was discarded", path.display()))
+        }
+        // A sync tells of writes that went before.
+        WriteError::Failed(error) if problem_kind(error) == ProblemKind::NoSpace => no_space(path, error),
         WriteError::Failed(error) => refuse(RefusalKind::Failed, format!("{}: {error}", path.display())),
         WriteError::Protocol(what) => misplaced(what),
     }

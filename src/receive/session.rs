@@ -17,14 +17,17 @@ use super::link::{PrimaryLink, standard_streams};
 use super::owners::{Ownership, Process};
 use super::policy::{Policy, Roots, TIMEOUT};
 use super::protect::Protect;
+use super::quota::Account;
 use super::refusal::{End, WriteEnd, check_names, check_room, misplaced, refuse, stage_refusal, write_refusal};
+use super::sandbox::Sandbox;
+use super::shortfall::Teller;
 use super::signature::Signatures;
 use super::writer::{WriteError, Writer};
 use super::{drift, state};
 use crate::model::{
     AttributeFidelity, Fidelity, OwnerMap, OwnerNames, Owners, Position, RelPath, Term, TimeFidelity, Timestamp,
 };
-use crate::tree::{Root, RootError, Staging, SystemOwners, read_state};
+use crate::tree::{Rights, Root, RootError, Staging, SystemOwners, read_state};
 use crate::wire::{
     Begin, BlockReader, Committed, FrameKind, Hello, MAX_RESEND, Refusal, RefusalKind, RootState, ToPrimary,
     ToReceiver, Welcome, WireError, choose_protocol, decode,
@@ -63,7 +66,9 @@ impl From<Refusal> for ReceiveError {
 /// [`ReceiveError`]; the root then holds only whole files, old or new.
 pub fn serve(roots: &Roots, policy: &Policy, now: Timestamp) -> Result<(), ReceiveError> {
     let (input, output) = standard_streams().map_err(ReceiveError::Streams)?;
-    serve_on(input, output, roots, policy, now)
+    // Before anything is read, and before there is a second thread.
+    let sandbox = Sandbox::enter(policy.sandbox, roots);
+    serve_on(input, output, roots, policy, sandbox, now)
 }
 
 /// Tells whoever started this receiver why it does not serve.
@@ -80,14 +85,16 @@ fn serve_on(
     output: OwnedFd,
     roots: &Roots,
     policy: &Policy,
+    sandbox: Sandbox,
     now: Timestamp,
 ) -> Result<(), ReceiveError> {
     let name = drift::session_name(now, std::process::id());
     let mut link = PrimaryLink::open(input, output, policy.timeout);
     let (owners, process) = (SystemOwners::new(), own_process());
     let ownership = Ownership::of(&policy.owner, &owners, &process).map_err(|why| refuse(RefusalKind::Policy, why));
-    let outcome = ownership
-        .and_then(|ownership| Session { link: &mut link, policy, owners, process, ownership, name }.run(roots));
+    let outcome = ownership.and_then(|ownership| {
+        Session { link: &mut link, policy, sandbox, owners, process, ownership, name }.run(roots)
+    });
     match outcome {
         Err(End::Refused(refusal)) => {
             // Told as far as someone is left to tell.
@@ -110,6 +117,7 @@ struct Found {
 struct Session<'a> {
     link: &'a mut PrimaryLink,
     policy: &'a Policy,
+    sandbox: Sandbox,
     owners: SystemOwners,
     process: Process,
     ownership: Ownership,
@@ -150,7 +158,7 @@ impl Session<'_> {
         }
     }
 
-    fn open_root(&self, roots: &Roots, hello: &Hello) -> Result<Found, End> {
+    fn open_root(&mut self, roots: &Roots, hello: &Hello) -> Result<Found, End> {
         if choose_protocol(hello.protocol_min, hello.protocol_max).is_none() {
             let message = format!(
                 "this receiver is rfleet {} and speaks another protocol than the primary's {}; install the same or the \
@@ -161,6 +169,8 @@ impl Session<'_> {
             return Err(refuse(RefusalKind::Protocol, message));
         }
         let path = roots.find(&hello.root).map_err(|why| refuse(RefusalKind::UnknownRoot, why))?.to_owned();
+        self.sandbox.narrow(&path);
+        self.link.start_heartbeat();
         let root = match Root::open(&path) {
             Ok(root) => Some(root),
             Err(RootError::Missing { .. }) => None,
@@ -198,11 +208,11 @@ impl Session<'_> {
 
     /// What can be held at `place`, by the filesystem, this process's rights and the policy.
     fn fidelity(&self, hello: &Hello, place: Option<&Root>) -> Fidelity {
-        let privileged = geteuid().is_root();
+        let rights = Rights::own();
         // setuid would lend the rights of whoever owns the file here instead of its owner's at home.
-        let setuid = self.policy.setuid && privileged;
+        let setuid = self.policy.setuid && rights.sets_ids();
         let wanted = place.filter(|_| hello.attributes);
-        let possible = wanted.and_then(|place| place.attributes(privileged).ok()).unwrap_or(AttributeFidelity::NONE);
+        let possible = wanted.and_then(|place| place.attributes(rights).ok()).unwrap_or(AttributeFidelity::NONE);
         Fidelity {
             owner: self.ownership.fidelity(&self.process),
             setuid,
@@ -212,7 +222,7 @@ impl Session<'_> {
                 ..possible
             },
             pipes: self.policy.devices,
-            devices: self.policy.devices && privileged,
+            devices: self.policy.devices && rights.makes_devices(),
             times: place.and_then(|place| place.times().ok()).unwrap_or(TimeFidelity::FULL),
         }
     }
@@ -229,7 +239,7 @@ impl Session<'_> {
             free_inodes: free.as_ref().and_then(|free| free.inodes),
             writable: place.is_some_and(Root::is_writable),
             protect: self.policy.protect.lines().map(str::to_owned).collect(),
-            notes: Vec::new(),
+            notes: self.sandbox.note().into_iter().collect(),
         };
         Ok(self.link.send(&ToPrimary::Welcome(welcome))?)
     }
@@ -277,7 +287,16 @@ impl Session<'_> {
         }
         let root = match root {
             Some(root) => root,
-            None => Root::open_or_create(&path).map_err(|error| refuse(RefusalKind::BadRoot, error.to_string()))?,
+            None => {
+                // Not even the root is made for what would not fit.
+                let place = Root::open_parent(&path).ok();
+                self.account(&begin, &path, None, place.as_ref())?;
+                let made = Root::open_or_create(&path);
+                let root = made.map_err(|error| refuse(RefusalKind::BadRoot, error.to_string()))?;
+                self.sandbox.narrow(&path);
+                self.link.start_heartbeat();
+                root
+            }
         };
         check_room(&root, &begin, &path)?;
         let staging = Staging::open(&root).map_err(|error| stage_refusal(&path, &error))?;
@@ -293,6 +312,7 @@ impl Session<'_> {
             let message = format!("{} belongs to fleet {}", path.display(), state.fleet.escape_debug());
             return Err(refuse(RefusalKind::OtherFleet, message));
         }
+        let account = self.account(&begin, &path, Some(&root), Some(&root))?;
         let claim = match (&hello.fleet, &recorded) {
             // From here on the root is this fleet's, also if this push does not come to its end.
             (Some(fleet), state) => (!state.as_ref().is_some_and(|state| is_own(fleet, state)))
@@ -311,13 +331,30 @@ impl Session<'_> {
         let mut writer = Writer::new(&root, staging, &self.name, self.policy, fidelity, owners)
             .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
         writer.deletions_left = begin.deletions;
+        writer.account = account;
         writer.state_before_moves = unknown_position(claim.as_ref().or(recorded.as_ref()));
-        writer.foreign_users = self.ownership.foreign_users(&begin.names, &self.owners, &self.process);
+        writer.foreign = self.ownership.foreign(&begin.names, &self.owners, &self.process);
         let signatures = Signatures::new(&root, writer.protect.clone(), &self.link.output);
         let finish = self.take_changes(&mut writer, signatures).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || bytes.is_some();
         let outcome = self.finish(writer, hello, finish, keep_state).map_err(|end| end.on(&path))?;
         Ok(self.link.send(&ToPrimary::Committed(outcome))?)
+    }
+
+    /// What this host's quota leaves for what `begin` announces; `None` without a quota.
+    fn account(
+        &self,
+        begin: &Begin,
+        path: &std::path::Path,
+        root: Option<&Root>,
+        place: Option<&Root>,
+    ) -> Result<Option<Account>, End> {
+        let account = Account::open(self.policy.quota, root, place).map_err(|error| {
+            let message = format!("{}: it cannot be counted for its quota: {error}", path.display());
+            refuse(RefusalKind::BadRoot, message)
+        })?;
+        account.as_ref().map_or(Ok(()), |account| account.admit(begin, path))?;
+        Ok(account)
     }
 
     /// Takes changes and content until the primary says that it was all.
@@ -410,20 +447,14 @@ impl Session<'_> {
     fn note_shortfalls(&self, writer: &mut Writer) {
         writer.outcome.notes.extend(writer.drift.told(&writer.attic.place()));
         writer.outcome.notes.extend(writer.spared.told());
-        if writer.owners_denied > 0 {
-            let own = geteuid().as_raw();
-            let user = self.owners.user_name(own).unwrap_or_else(|| own.to_string());
-            writer.outcome.notes.push(format!(
-                "the owner of {} entries could not be set: the receiver runs as {user}, which may not give files away",
-                writer.owners_denied
-            ));
-        }
-        if writer.times_cut > 0 {
-            writer.outcome.notes.push(format!(
-                "{} entries have times that the filesystem here cannot hold: they got the nearest that it can",
-                writer.times_cut
-            ));
-        }
+        let own = self.process.uid;
+        let teller = Teller {
+            user: &self.owners.user_name(own).unwrap_or_else(|| own.to_string()),
+            missing: &Rights::own().missing_to_give_away(),
+            setuid: self.policy.setuid,
+            labels: self.policy.labels,
+        };
+        writer.outcome.notes.extend(writer.short.told(&teller));
     }
 }
 
@@ -431,7 +462,7 @@ impl Session<'_> {
 fn own_process() -> Process {
     let (uid, gid) = (geteuid(), getegid().as_raw());
     let groups = || getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()).chain([gid]).collect();
-    Process { uid: uid.as_raw(), gid, groups: (!uid.is_root()).then(groups) }
+    Process { uid: uid.as_raw(), gid, groups: (!Rights::own().gives_away()).then(groups) }
 }
 
 /// `state` without what the root holds; `None` if that is not in it anyway.

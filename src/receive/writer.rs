@@ -4,21 +4,24 @@
 //! else is to be done, the batch is committed: synced to the disk where that is asked for, then
 //! renamed to its place one by one. A path holds the old content or the new one, never a part.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use super::digester::Digester;
 use super::drift::Drift;
 use super::expect::{Expectations, Was};
+use super::owners::Foreign;
 use super::policy::{Durability, Policy};
 use super::protect::{Protect, Spared};
+use super::quota::Account;
 use super::rebuild::Open;
 use super::remember::{Again, Failed, Replaceable};
 use super::reuse::Reused;
+use super::shortfall::Shortfalls;
 use crate::delta::Op;
 use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
 use crate::tree::{
-    Applier, Attic, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, problem_kind,
+    Applier, Attic, Going, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, Usage,
+    problem_kind,
 };
 use crate::wire::{BlockReader, Committed, MAX_PROBLEMS, Record, RootState};
 
@@ -39,6 +42,8 @@ pub(super) enum WriteError {
     NoSpace(io::Error),
     /// The disk cannot be synced or the stage cannot be used.
     Failed(io::Error),
+    /// The root would hold more than this host allows, which is said; what was staged is discarded.
+    Quota(String),
     /// The primary breaks the protocol.
     Protocol(&'static str),
 }
@@ -71,12 +76,12 @@ pub(super) struct Writer<'a> {
     pub(super) protect: Protect,
     /// What would have been.
     pub(super) spared: Spared,
-    /// Users of the primary whose entries cannot be given to them here.
-    pub(super) foreign_users: BTreeSet<u32>,
-    /// Entries whose owner could not be set.
-    pub(super) owners_denied: u64,
-    /// Entries whose time the filesystem cannot hold.
-    pub(super) times_cut: u64,
+    /// Whose entries cannot be given to them here.
+    pub(super) foreign: Foreign,
+    /// What could not be set.
+    pub(super) short: Shortfalls,
+    /// What may be made.
+    pub(super) account: Option<Account>,
     waiting: Vec<(Staged, RelPath)>,
     waiting_bytes: u64,
     pub(super) reused: Vec<Reused>,
@@ -120,9 +125,9 @@ impl<'a> Writer<'a> {
             drift: Drift::default(),
             protect: Protect::of(&policy.protect, Some(root)),
             spared: Spared::default(),
-            foreign_users: BTreeSet::new(),
-            owners_denied: 0,
-            times_cut: 0,
+            foreign: Foreign::default(),
+            short: Shortfalls::default(),
+            account: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
             reused: Vec::new(),
@@ -150,13 +155,47 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Tells what could not be set of an entry, and counts an owner that is not what it should be.
-    pub(super) fn note_shortfall(&mut self, path: &RelPath, meta: &Meta, short: Shortfall) {
-        self.owners_denied += u64::from(short.owner || self.foreign_users.contains(&meta.uid));
-        self.times_cut += u64::from(!self.fidelity.times.reaches(meta.mtime));
+    /// Tells what could not be set of an entry, and counts what is not as it should be.
+    pub(super) fn note_shortfall(&mut self, path: &RelPath, kind: &Kind, meta: &Meta, short: Shortfall) {
+        let is_foreign = self.foreign.users.contains(&meta.uid) || self.foreign.groups.contains(&meta.gid);
+        self.short.note(kind, meta, self.fidelity, short.owner || is_foreign);
+        self.short.setgid += u64::from(short.setgid);
         if let Some(detail) = short.attribute {
             self.problem(Problem::new(path.clone(), ProblemKind::Denied, detail));
         }
+    }
+
+    /// Takes room for an entry that is about to be made at `path`.
+    pub(super) fn charge_entry(&mut self, path: &RelPath, content_bytes: u64, meta: &Meta) -> Result<(), WriteError> {
+        let Some(account) = &self.account else { return Ok(()) };
+        let name_bytes = path.split_bytes().map_or(0, |(_, name)| name.len());
+        self.charge(account.entry(name_bytes, content_bytes, meta.attributes.bytes()))
+    }
+
+    /// Takes room for the attributes of an entry that is there.
+    pub(super) fn charge_attributes(&mut self, meta: &Meta) -> Result<(), WriteError> {
+        let bytes = self.account.as_ref().map(|account| account.blocks(meta.attributes.bytes() as u64));
+        bytes.map_or(Ok(()), |bytes| self.charge(Usage { bytes, entries: 0 }))
+    }
+
+    /// Takes room for another name of something.
+    pub(super) fn charge_name(&mut self, path: &RelPath) -> Result<(), WriteError> {
+        let bytes = self.account.as_ref().map(|account| account.entry(path.as_bytes().len(), 0, 0).bytes);
+        bytes.map_or(Ok(()), |bytes| self.charge(Usage { bytes, entries: 0 }))
+    }
+
+    /// Takes room for what is about to be made.
+    pub(super) fn charge(&mut self, needed: Usage) -> Result<(), WriteError> {
+        if self.account.as_mut().is_none_or(|account| account.charge(needed)) {
+            return Ok(());
+        }
+        // What takes the place of something else makes room.
+        self.commit_batch()?;
+        let Some(account) = &mut self.account else { return Ok(()) };
+        if !account.fits() {
+            account.recount(self.applier.parents().root(), needed).map_err(WriteError::Failed)?;
+        }
+        if account.fits() { Ok(()) } else { Err(WriteError::Quota(account.told())) }
     }
 
     /// Takes one block.
@@ -221,6 +260,7 @@ impl<'a> Writer<'a> {
         if Digest::of(content) != digest {
             return self.send_again(path);
         }
+        self.charge_entry(&path, content.len() as u64, meta)?;
         let local = self.local(&Kind::file(content.len() as u64), meta);
         let staged = self.staging.create_file(local.mode).and_then(|mut staged| {
             staged.file().write_all(content)?;
@@ -240,7 +280,7 @@ impl<'a> Writer<'a> {
         self.files_done += 1;
         match staged {
             Ok(mut staged) => {
-                self.note_shortfall(&path, meta, std::mem::take(&mut staged.short));
+                self.note_shortfall(&path, &Kind::file(bytes), meta, std::mem::take(&mut staged.short));
                 self.waiting.push((staged, path));
                 // A file of holes has any length.
                 self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
@@ -258,10 +298,14 @@ impl<'a> Writer<'a> {
             self.failed.insert(&path)?;
             return Ok(false);
         }
+        let going = self.account.as_ref().and_then(|_| Going::at(self.applier.parents(), &path));
         let expected = |found| self.expectations.holds(was, found);
         let over = Over { expected: &expected, directory: self.replaceable.get(&path) };
         match self.applier.place(staged, &path, over, &mut self.attic) {
             Ok(placed) => {
+                if let (Some(account), Some(going)) = (&mut self.account, going) {
+                    account.credit(going.freed());
+                }
                 self.note_placed(&path, placed);
                 self.failed.remove(&path);
                 Ok(true)

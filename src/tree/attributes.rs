@@ -18,6 +18,7 @@ use rustix::process::fchdir;
 
 use super::beneath::{Dir, NAME_ANY, checked};
 use super::meta::{Hold, magic_link};
+use super::rights::Rights;
 use crate::model::{Attribute, AttributeClass, AttributeFidelity, Attributes, MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES};
 
 /// Names of a handful of attributes fit; the kernel clears as much memory as it is offered, at each call.
@@ -277,21 +278,22 @@ pub(super) fn without_acls(dir: &Dir) {
     }
 }
 
-/// The kinds of attributes that can be set in `dir` by the effective user, by its filesystem and its rights.
+/// The kinds of attributes that can be set in `dir` by the effective user, by its filesystem and by `rights`.
 /// Changes nothing.
-pub(super) fn possible(dir: &Dir, privileged: bool) -> AttributeFidelity {
+pub(super) fn possible(dir: &Dir, rights: Rights) -> AttributeFidelity {
     let mut none = [0; 0];
     let has = |name: &str| !matches!(fs::fgetxattr(dir, name, &mut none[..]), Err(Errno::OPNOTSUPP));
     let mut has = has;
     let user = has("user.rfleet");
     // Whoever may not set it may not remove it either, though it is not there.
-    let trusted = privileged && matches!(fs::fremovexattr(dir, "trusted.rfleet.probe"), Ok(()) | Err(Errno::NODATA));
+    let trusted =
+        rights.administers() && matches!(fs::fremovexattr(dir, "trusted.rfleet.probe"), Ok(()) | Err(Errno::NODATA));
     AttributeFidelity {
         user,
         acl: has("system.posix_acl_access"),
-        capability: privileged && has("security.capability"),
+        capability: rights.sets_capabilities() && has("security.capability"),
         trusted,
-        label: privileged && has("security.rfleet"),
+        label: rights.administers() && has("security.rfleet"),
     }
 }
 
@@ -441,13 +443,12 @@ mod tests {
     #[test]
     fn what_is_possible_is_what_works() {
         let fixture = Fixture::with(&["f=x"]);
-        let privileged = rustix::process::geteuid().is_root();
-        let possible = fixture.root.attributes(privileged).unwrap();
+        let possible = fixture.root.attributes(Rights::own()).unwrap();
         let set = |name: &str| fs::setxattr(fixture.path.join("f"), name, b"1", XattrFlags::empty()).is_ok();
         assert_eq!(possible.user, set("user.x"));
         assert_eq!(possible.trusted, set("trusted.x"));
         let before = std_fs::metadata(&fixture.path).unwrap();
-        fixture.root.attributes(privileged).unwrap();
+        fixture.root.attributes(Rights::own()).unwrap();
         fixture.root.times().unwrap();
         use std::os::unix::fs::MetadataExt;
         let after = std_fs::metadata(&fixture.path).unwrap();

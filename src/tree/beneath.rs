@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{self, AtFlags, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::rights::Rights;
 use super::{attributes, times};
 use crate::model::{AttributeFidelity, Attributes, Expected, Inode, Meta, RelPath, TimeFidelity, Timestamp};
 
@@ -107,13 +108,13 @@ impl Root {
         Ok(RootIdentity { dev: stat.dev, ino: stat.ino, fsid })
     }
 
-    /// The kinds of extended attributes that the effective user can set here, by the filesystem and by its
-    /// rights, which are all if it is `privileged`. Changes nothing.
+    /// The kinds of extended attributes that a process with `rights` can set here, by the filesystem and by them.
+    /// Changes nothing.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn attributes(&self, privileged: bool) -> io::Result<AttributeFidelity> {
-        Ok(attributes::possible(&self.dir(&RelPath::root())?, privileged))
+    pub fn attributes(&self, rights: Rights) -> io::Result<AttributeFidelity> {
+        Ok(attributes::possible(&self.dir(&RelPath::root())?, rights))
     }
 
     /// The times that files here can have. Changes nothing.
@@ -257,6 +258,24 @@ impl Dir {
     /// Opens the directory `name`.
     pub fn open_dir(&self, name: &[u8]) -> io::Result<Dir> {
         Ok(Dir { fd: self.open(name, LIST)? })
+    }
+
+    /// Opens the directory at `way` below this one, which may have more components than a path of a root can; no `way`
+    /// at all is this directory.
+    pub(super) fn open_way(&self, way: &[u8]) -> io::Result<Dir> {
+        let names = || way.split(|&byte| byte == b'/').filter(|_| !way.is_empty());
+        names().try_for_each(|name| checked(name).map(drop))?;
+        let way = if way.is_empty() { b"." } else { way };
+        match open_beneath(self.fd.as_fd(), way, LIST, BENEATH) {
+            Err(Errno::NOSYS | Errno::PERM) => {
+                let mut at = fs::openat(&self.fd, c".", LIST, Mode::empty())?;
+                for name in names() {
+                    at = fs::openat(&at, name, LIST, Mode::empty())?;
+                }
+                Ok(Dir { fd: at })
+            }
+            opened => Ok(Dir { fd: opened? }),
+        }
     }
 
     /// Opens the directory `name` if no mount lies on it. Without `openat2`, another filesystem

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
-use rustix::process::geteuid;
 
 use super::attributes::{self, LocalAttributes};
 use super::beneath::Stat;
+use super::rights::Rights;
 use crate::model::Timestamp;
 
 /// Attributes as this host is to set them: numbers already translated, policy already applied.
@@ -33,8 +33,10 @@ pub struct LocalMeta {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Shortfall {
-    /// The owner or the group, for want of the right to; or setgid, since the group is another one.
+    /// The owner or the group, for want of the right to.
     pub owner: bool,
+    /// setgid, since the group is none of this process's.
+    pub setgid: bool,
     /// An extended attribute: which, and why.
     pub attribute: Option<String>,
 }
@@ -77,14 +79,14 @@ pub(super) fn set(hold: Hold<'_>, now: &Stat, meta: &LocalMeta, fresh: bool) -> 
         set_mode(hold, mode)?;
     }
     // Linux drops setgid without a word where the group is none of the effective user's.
-    let dropped = mode & 0o2000 != 0 && !geteuid().is_root() && is_setgid(hold).is_ok_and(|is| !is);
+    let dropped = mode & 0o2000 != 0 && !Rights::own().keeps_setgid() && is_setgid(hold).is_ok_and(|is| !is);
     // Always: content written through this handle may have changed them since `now`.
     let times = times(meta.mtime);
     match hold {
         Hold::Open(fd) => fs::futimens(fd, &times)?,
         Hold::Named(fd) => set_times_named(fd, &times)?,
     }
-    Ok(Shortfall { owner: owner_denied || dropped, attribute: written.refused })
+    Ok(Shortfall { owner: owner_denied, setgid: dropped, attribute: written.refused })
 }
 
 fn is_setgid(hold: Hold<'_>) -> io::Result<bool> {
@@ -95,7 +97,7 @@ fn is_setgid(hold: Hold<'_>) -> io::Result<bool> {
 /// Whether the owner has first to be given the rights that reading and setting `user.*` takes.
 fn is_too_closed(now: &Stat, meta: &LocalMeta, fresh: bool) -> bool {
     let works = meta.attributes.managed.any() && !(fresh && meta.attributes.wanted.is_empty());
-    works && now.permissions() & 0o600 != 0o600 && !geteuid().is_root()
+    works && now.permissions() & 0o600 != 0o600 && !Rights::own().overrides_modes()
 }
 
 /// Whether both could be set. `EINVAL`: the number is not mapped in this user namespace.

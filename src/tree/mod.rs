@@ -18,11 +18,13 @@
 //! | `home`     | the directory of our own, and the state in it |
 //! | `dispose`  | recursive removal inside the private directory |
 //! | `meta`     | owner, mode and times through a handle |
+//! | `rights`   | what this process may do beyond its user |
 //! | `attributes` | extended attributes and ACLs, likewise |
 //! | `apply`    | changes to the visible tree |
 //! | `place`    | one entry of it goes from old to new, or goes |
 //! | `attic`    | what was there and was not expected |
 //! | `times`    | which times a filesystem holds |
+//! | `usage`    | how much room a root takes |
 //! | `owners`   | names of users and groups |
 //!
 //! # Invariants
@@ -37,7 +39,8 @@
 //!
 //! RACE: a directory that is moved while it is held stays held, so a user who may move it can
 //! have entries made in it at its new place. That place is one where this user may already make
-//! and remove entries, and only directories that were below the root can be moved so.
+//! and remove entries, and only directories that were below the root can be moved so. A receiver that is confined by
+//! the kernel (`receive::sandbox`) is refused there.
 //!
 //! RACE: where `fs.protected_hardlinks` is 0, a user can plant a hard link to a foreign file of
 //! the same filesystem below the root; changing its attributes changes that file. Linux has had
@@ -56,10 +59,12 @@ mod open;
 mod owners;
 mod place;
 mod read;
+mod rights;
 mod scan;
 mod selection;
 mod stage;
 mod times;
+mod usage;
 mod way;
 
 #[cfg(test)]
@@ -79,6 +84,8 @@ pub use open::RootError;
 pub use owners::SystemOwners;
 pub use place::{Expectation, Over, Placed};
 pub use read::{ContentReader, ReadError, Whole, open_basis};
+pub use rights::Rights;
 pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
 pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging};
+pub use usage::{Going, Usage, usage};

@@ -15,6 +15,11 @@ use super::scratch::{Scratch, current_user, is_root, run_or_panic, wait_until};
 pub struct SshdOptions {
     /// Runs for every session instead of what was asked for, as `restrict,command="..."` in authorized_keys.
     pub forced_command: Option<String>,
+    /// Files of the test's that this server, and all that runs in its sessions, sees in the place of others, such as
+    /// /etc/passwd. Needs root.
+    pub instead: Vec<(PathBuf, &'static str)>,
+    /// Whom the client logs in as, if not as the user that runs the test.
+    pub user: Option<&'static str>,
 }
 
 /// A running sshd; killed with all its sessions when dropped.
@@ -22,6 +27,8 @@ pub struct Sshd {
     directory: PathBuf,
     port: u16,
     child: Child,
+    instead: Vec<(PathBuf, &'static str)>,
+    user: String,
 }
 
 impl Sshd {
@@ -46,10 +53,11 @@ impl Sshd {
         // Between the choice of a port and sshd's bind another process can take it: then another port.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(child) = spawn(scratch, &directory, port) {
+            if let Some(child) = spawn(scratch, &directory, port, &options.instead) {
                 let host_key = fs::read_to_string(directory.join("host_key.pub")).unwrap();
                 fs::write(directory.join("known_hosts"), format!("[127.0.0.1]:{port} {host_key}")).unwrap();
-                return Self { directory, port, child };
+                let user = options.user.map_or_else(current_user, str::to_owned);
+                return Self { directory, port, child, instead: options.instead.clone(), user };
             }
         }
         panic!("sshd does not start: {}", fs::read_to_string(directory.join("log")).unwrap_or_default());
@@ -60,7 +68,7 @@ impl Sshd {
         process::kill_tree(self.child.id());
         let _ = self.child.wait();
         wait_until("sshd at its old port", Duration::from_secs(20), || {
-            spawn(scratch, &self.directory, self.port).map(|child| self.child = child).is_some()
+            spawn(scratch, &self.directory, self.port, &self.instead).map(|child| self.child = child).is_some()
         });
     }
 
@@ -102,8 +110,7 @@ impl Sshd {
             "Host {alias}\n{other}\n  HostName 127.0.0.1\n  Port {}\n  User {}\n  IdentityFile {directory}/user_key\n  \
              IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {directory}/known_hosts\n  \
              GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  LogLevel ERROR\n",
-            self.port,
-            current_user(),
+            self.port, self.user,
         )
     }
 }
@@ -115,7 +122,7 @@ impl Drop for Sshd {
     }
 }
 
-fn spawn(scratch: &Scratch, directory: &Path, port: u16) -> Option<Child> {
+fn spawn(scratch: &Scratch, directory: &Path, port: u16, instead: &[(PathBuf, &'static str)]) -> Option<Child> {
     let sshd = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"].into_iter().find(|p| Path::new(p).exists());
     let sshd = sshd.expect("sshd (Debian's openssh-server); tests/run installs it");
     let config = directory.join("sshd_config");
@@ -129,7 +136,17 @@ fn spawn(scratch: &Scratch, directory: &Path, port: u16) -> Option<Child> {
     }
     let log_path = directory.join("log");
     let log = fs::File::create(&log_path).unwrap();
-    let mut command = Command::new(sshd);
+    let mut command = Command::new(if instead.is_empty() { sshd } else { "unshare" });
+    if !instead.is_empty() {
+        // In a mount namespace of its own; the server has the id of this process in the end.
+        let mount =
+            "while [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit 1; shift 2; done; shift; exec \"$@\"";
+        command.args(["--mount", "--propagation", "private", "sh", "-c", mount, "sh"]);
+        for (file, place) in instead {
+            command.arg(file).arg(place);
+        }
+        command.arg("--").arg(sshd);
+    }
     command.arg("-D").arg("-e").arg("-f").arg(&config);
     command.env_remove(process::MARKER).process_group(0);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();

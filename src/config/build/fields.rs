@@ -28,6 +28,15 @@ pub(super) fn whole(field: Option<Spanned<Whole>>, default: u32, range: RangeInc
     }
 }
 
+/// A number of which 0 means that there is no limit.
+pub(super) fn limit(field: Option<Spanned<Whole>>) -> Result<Option<u64>, Fault> {
+    let Some(field) = field else { return Ok(None) };
+    match u64::try_from(field.get_ref().0) {
+        Ok(limit) => Ok((limit > 0).then_some(limit)),
+        Err(_) => Err(Fault::value(&field, "expected a number of entries, or 0 for no limit")),
+    }
+}
+
 pub(super) fn port(field: Option<Spanned<Whole>>) -> Result<Option<u16>, Fault> {
     let Some(field) = field else { return Ok(None) };
     match u16::try_from(field.get_ref().0) {

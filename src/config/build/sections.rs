@@ -8,13 +8,15 @@ use toml::Spanned;
 use super::super::address::{check_host, check_user};
 use super::super::error::Fault;
 use super::super::options::{
-    CloudfrontConfig, CommitHook, Durability, FailoverConfig, HostKeys, MirrorConfig, OwnerPolicy, PushConfig,
+    CloudfrontConfig, CommitHook, Durability, FailoverConfig, HostKeys, MirrorConfig, OwnerPolicy, PushConfig, Quota,
     ReceiveConfig, RoleConfig, RoleSource, ServeConfig, SshConfig,
 };
 use super::super::raw::{
     RawCloudfront, RawCommitHook, RawFailover, RawMirror, RawPush, RawReceive, RawRole, RawServe, RawSsh,
 };
-use super::fields::{argv, bytes, choice, duration, expected_one_of, file, or, printable, rate, some_time, url, whole};
+use super::fields::{
+    argv, bytes, choice, duration, expected_one_of, file, limit, or, printable, rate, some_time, url, whole,
+};
 use super::members::STORE_SCHEMES;
 use super::roots::{pattern, patterns};
 use crate::model::Patterns;
@@ -121,6 +123,10 @@ pub(super) fn receive(raw: RawReceive) -> Result<ReceiveConfig, Fault> {
         durability: raw.durability.as_ref().map_or(Ok(Durability::Commit), |field| choice(field, &durabilities))?,
         attic: (!attic.is_zero()).then_some(attic),
         attic_max: bytes(raw.attic_max, 10 << 30)?,
+        quota: Quota {
+            bytes: Some(bytes(raw.quota, 0)?).filter(|&bytes| bytes > 0),
+            entries: limit(raw.quota_entries)?,
+        },
         sandbox: or(raw.sandbox, true),
         protect: raw.protect.map_or(Ok(Patterns::default()), patterns)?,
         timeout: some_time(raw.timeout, TIMEOUT)?,
