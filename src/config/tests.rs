@@ -163,13 +163,7 @@ fn what_this_version_cannot_do_is_listed() {
             "[receive] on_commit: this version runs no hooks",
         ]
     );
-    assert_eq!(
-        config.warnings(),
-        [
-            "[receive] attic: this version keeps nothing of what it replaces or deletes",
-            "[receive] sandbox: this version does not confine the receiver",
-        ]
-    );
+    assert_eq!(config.warnings(), ["[receive] sandbox: this version does not confine the receiver"]);
 }
 
 #[test]

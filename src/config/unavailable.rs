@@ -7,8 +7,7 @@
 //!   operator relies on: another `[role] source` or `[discovery] source`, `[mirror]`, `[failover]`,
 //!   `[receive] on_commit`.
 //! - What protects a secondary beyond a cycle, where the file asks for it in so many words: a
-//!   warning ([`warnings`]), as the cycle itself is right without it: `[receive] attic`,
-//!   `attic_max` and `sandbox`.
+//!   warning ([`warnings`]), as the cycle itself is right without it: `[receive] sandbox`.
 //! - What only the agent uses, as a one-shot push has no use for it by its nature: nothing is said.
 //!   `[serve]`, `[push] events`, `interval`, `settle`, `settle_max`, `verify_interval` and
 //!   `max_failures`, `[discovery] refresh`; also the keys of a discovery source that is not in use,
@@ -41,25 +40,21 @@ pub(super) fn unavailable(config: &Config) -> Vec<String> {
 
 /// Protections that the file asks for in so many words, as against having them by default.
 pub(super) struct Promised {
-    attic: bool,
     sandbox: bool,
 }
 
 impl Promised {
     /// What `raw` asks for.
     pub fn of(raw: Option<&RawReceive>) -> Self {
-        let Some(raw) = raw else { return Promised { attic: false, sandbox: false } };
+        let Some(raw) = raw else { return Promised { sandbox: false } };
         let is_true = |field: &Option<Spanned<bool>>| field.as_ref().is_some_and(|flag| *flag.get_ref());
-        Promised { attic: raw.attic.is_some() || raw.attic_max.is_some(), sandbox: is_true(&raw.sandbox) }
+        Promised { sandbox: is_true(&raw.sandbox) }
     }
 }
 
 /// What is worth a line in the log though the configuration is used.
 pub(super) fn warnings(config: &Config, promised: &Promised) -> Vec<String> {
     let mut lines = Vec::new();
-    if promised.attic && config.receive.attic.is_some() {
-        lines.push("[receive] attic: this version keeps nothing of what it replaces or deletes".to_owned());
-    }
     if promised.sandbox {
         lines.push("[receive] sandbox: this version does not confine the receiver".to_owned());
     }

@@ -20,6 +20,8 @@
 //! | `changes`   | changes without content |
 //! | `expect`    | what the primary takes to be there |
 //! | `drift`     | what was there instead |
+//! | `keep`      | what the attic may take of the disk |
+//! | `restore`   | what an operator brings back from it |
 //! | `owners`    | which local numbers the primary's owners become |
 //! | `state`     | the record that a fleet leaves in a root |
 
@@ -28,12 +30,14 @@ mod digester;
 mod drift;
 mod expect;
 mod inventory;
+mod keep;
 mod link;
 mod owners;
 mod policy;
 mod protect;
 mod rebuild;
 mod refusal;
+mod restore;
 mod reuse;
 mod session;
 mod signature;
@@ -41,4 +45,5 @@ mod state;
 mod writer;
 
 pub use policy::{Durability, OwnerPolicy, Policy, Roots};
+pub use restore::{RestoreError, Restored, Wanted, restore, restore_to};
 pub use session::{ReceiveError, refuse_to_start, serve};

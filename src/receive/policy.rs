@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::model::Patterns;
+use crate::tree::Retention;
 
 /// Who owns what arrives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Policy {
     pub durability: Durability,
     /// What no primary changes, in any root.
     pub protect: Patterns,
+    /// How long what is replaced or deleted is kept. `None`: it is not kept, and an attic that is there is left alone.
+    pub attic: Option<Retention>,
 }
 
 impl Policy {
@@ -65,6 +68,7 @@ impl Policy {
             labels: false,
             durability: Durability::Commit,
             protect: Patterns::default(),
+            attic: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::tree::{Root, StageError};
 use crate::wire::{Begin, Refusal, RefusalKind, WireError};
 
 /// Room that is left for others on the filesystem.
-const SPARE_BYTES: u64 = 1 << 20;
+pub(super) const SPARE_BYTES: u64 = 1 << 20;
 
 /// How a session ends early.
 pub(super) enum End {
@@ -58,6 +58,11 @@ impl WriteEnd {
             WriteEnd::Write(error) => write_refusal(path, &error),
         }
     }
+}
+
+/// Whether what comes fits, as far as the primary has counted it.
+pub(super) fn has_room(root: &Root, begin: &Begin) -> bool {
+    check_room(root, begin, Path::new("")).is_ok()
 }
 
 /// Refuses before anything is changed what would not fit.

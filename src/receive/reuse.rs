@@ -47,7 +47,11 @@ impl Writer<'_> {
         let linked = self.applier.parents().parent(from).and_then(|(dir, name)| self.staging.hard_link(&dir, name));
         // Looked at in the stage, where it cannot be swapped any more.
         match linked.and_then(|staged| Ok((staged.found()? == content).then_some(staged))) {
-            Ok(Some(staged)) => self.reused.push(Reused { staged, path, was, content, meta }),
+            Ok(Some(staged)) => {
+                // Its content lives on, so neither its removal nor its replacement takes anything away.
+                self.attic.leave_out(from);
+                self.reused.push(Reused { staged, path, was, content, meta });
+            }
             _ => {
                 self.expectations.insert(&path, was)?;
                 self.resend.push(path);

@@ -17,13 +17,13 @@ use super::reuse::Reused;
 use crate::delta::Op;
 use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
 use crate::tree::{
-    Applier, Attic, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, problem_kind,
+    Applier, Attic, KeptSize, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, problem_kind,
 };
 use crate::wire::{BlockReader, Committed, Record, RootState};
 
 /// Bytes staged before they are committed. What is replaced is freed only then, so this is also
 /// how much more room than the final state needs is taken.
-const BATCH_BYTES: u64 = 64 << 20;
+pub(super) const BATCH_BYTES: u64 = 64 << 20;
 
 /// Files staged before they are committed.
 const BATCH_FILES: usize = 4096;
@@ -69,6 +69,8 @@ pub(super) struct Writer<'a> {
     pub(super) deletions_left: u64,
     pub(super) outcome: Committed,
     pub(super) drift: Drift,
+    /// What the attic had to give up for want of room.
+    pub(super) given_up: KeptSize,
     /// What is not changed, whatever comes.
     pub(super) protect: Protect,
     /// What would have been.
@@ -103,8 +105,12 @@ impl<'a> Writer<'a> {
         fidelity: Fidelity,
         owners: OwnerMap,
     ) -> io::Result<Self> {
+        let mut attic = staging.attic(session)?;
+        if let Some(retention) = policy.attic.filter(|retention| retention.keeps_expected()) {
+            attic.keep_expected(retention.max_bytes);
+        }
         Ok(Writer {
-            attic: staging.attic(session)?,
+            attic,
             applier: Applier::new(root),
             policy,
             fidelity,
@@ -119,6 +125,7 @@ impl<'a> Writer<'a> {
             deletions_left: 0,
             outcome: Committed::default(),
             drift: Drift::default(),
+            given_up: KeptSize::default(),
             protect: Protect::of(&policy.protect, Some(root)),
             spared: Spared::default(),
             foreign_users: BTreeSet::new(),
@@ -285,6 +292,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.make_durable()?;
+        self.keep_room()?;
         self.waiting_bytes = 0;
         for (staged, path) in std::mem::take(&mut self.waiting) {
             let was = self.expectations.take(&path);
