@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::refusal::{End, SPARE_BYTES, check_room, has_room, stage_refusal, write_refusal};
-use super::writer::{BATCH_BYTES, WriteError, Writer};
+use super::writer::{WriteError, Writer};
 use crate::tree::{KeptSize, Retention, Root, Staging};
 use crate::wire::Begin;
 
@@ -33,7 +33,9 @@ impl Writer<'_> {
     /// takes.
     pub(super) fn keep_room(&mut self) -> Result<(), WriteError> {
         let root = self.applier.parents().root().clone();
-        let mut enough = || root.free().is_ok_and(|free| free.bytes >= BATCH_BYTES + SPARE_BYTES);
+        // What follows is taken to be as much as what waits now: nobody has said how much is still to come.
+        let need_bytes = self.waiting_bytes.saturating_add(SPARE_BYTES);
+        let mut enough = || root.free().is_ok_and(|free| free.bytes >= need_bytes);
         if !self.attic.keeps_expected() || enough() {
             return Ok(());
         }

@@ -23,7 +23,7 @@ use crate::wire::{BlockReader, Committed, Record, RootState};
 
 /// Bytes staged before they are committed. What is replaced is freed only then, so this is also
 /// how much more room than the final state needs is taken.
-pub(super) const BATCH_BYTES: u64 = 64 << 20;
+const BATCH_BYTES: u64 = 64 << 20;
 
 /// Files staged before they are committed.
 const BATCH_FILES: usize = 4096;
@@ -82,7 +82,7 @@ pub(super) struct Writer<'a> {
     /// Entries whose time the filesystem cannot hold.
     pub(super) times_cut: u64,
     waiting: Vec<(Staged, RelPath)>,
-    waiting_bytes: u64,
+    pub(super) waiting_bytes: u64,
     pub(super) reused: Vec<Reused>,
     pub(super) resend: Vec<RelPath>,
     pub(super) open: Option<Open>,

@@ -683,4 +683,18 @@ mod tests {
         assert_eq!(apply.place(file(&staging, "new"), &path("d"), over, &mut attic).unwrap(), Placed::AsExpected);
         assert_eq!(fixture.text("d"), "new");
     }
+
+    #[test]
+    fn what_is_placed_anew_replaces_nothing_and_is_discarded_then() {
+        let fixture = Fixture::with(&["d", "d/f=someone's"]);
+        let staging = Staging::open(&fixture.root).unwrap();
+        let mut apply = Applier::new(&fixture.root);
+        let refused = apply.place_new(file(&staging, "ours"), &path("d/f")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert!(apply.place_new(staging.directory(&meta(0o755, 7)).unwrap(), &path("d")).is_err());
+        assert_eq!(fixture.text("d/f"), "someone's");
+        apply.place_new(file(&staging, "ours"), &path("d/g")).unwrap();
+        assert_eq!(fixture.text("d/g"), "ours");
+        assert!(names(&fixture.path.join(".rfleet/stage")).is_empty());
+    }
 }

@@ -157,7 +157,7 @@ fn a_directory_is_kept_with_its_attributes_and_one_that_stays_is_none() {
     );
     let gone = attic(&fixture).join("19700101T000005Z-7.deleted/gone");
     assert_eq!(fs::metadata(gone).unwrap().mode() & 0o7777, 0o2751);
-    assert_eq!(names(&fixture.path.join(".rfleet/stage").parent().unwrap().to_owned()), ["attic", "lock", "state"]);
+    assert_eq!(names(&fixture.path.join(".rfleet")), ["attic", "lock", "state"]);
 }
 
 #[test]
