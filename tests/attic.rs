@@ -175,7 +175,7 @@ fn a_deleted_directory_comes_back_with_all_that_it_had() {
     story.push();
     let before = story.scratch.path("before");
     plain_copy(&story.copy, &before);
-    fs::remove_dir_all(&before.join(".rfleet")).unwrap();
+    fs::remove_dir_all(before.join(".rfleet")).unwrap();
     fs::remove_dir_all(&dir).unwrap();
     story.push();
     assert!(!story.copy.join("d").exists());
