@@ -16,7 +16,7 @@ use super::{DEFAULT_CONFIG, Exit, Global, complain};
 use crate::config::Config;
 use crate::model::{RelPath, SESSION_TIME_BYTES};
 use crate::receive::{RestoreError, Restored, Wanted, restore, restore_to};
-use crate::tree::{KeptSession, KeptSessions, Root, StageError, Stat, Why};
+use crate::tree::{KeptSession, KeptSessions, Root, RootError, StageError, Stat, Why};
 
 /// Arguments of `rfleet attic`.
 #[derive(Args)]
@@ -150,7 +150,11 @@ fn list(global: &Global, args: &ListArgs) -> Result<Exit, Exit> {
         write!(out, "[").map_err(told)?;
     }
     for (name, path) in &roots {
-        let root = Root::open(path).map_err(|error| failed(path, &error))?;
+        let root = match Root::open(path) {
+            // Nothing was pushed here yet.
+            Err(RootError::Missing(_)) if args.place.dir.is_none() => continue,
+            opened => opened.map_err(|error| failed(path, &error))?,
+        };
         let Some(attic) = KeptSessions::open(&root).map_err(|error| failed(path, &error))? else { continue };
         for session in attic.sessions().map_err(|error| failed(path, &error))? {
             let mut lost = None;
