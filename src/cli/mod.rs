@@ -2,6 +2,7 @@
 //! environment and the wall clock, and the only one that prints.
 
 mod adhoc;
+mod attic;
 mod check;
 mod destination;
 mod exclude;
@@ -94,6 +95,8 @@ enum Command {
     Check(CheckArgs),
     /// What discovery finds now
     Hosts(hosts::HostsArgs),
+    /// What pushes replaced or deleted on this host: list it, bring it back
+    Attic(attic::AtticArgs),
 }
 
 #[derive(Args)]
@@ -113,6 +116,7 @@ pub fn main() -> u8 {
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Check(args) => check::run(&cli.global, args),
         Command::Hosts(args) => hosts::run(&cli.global, args),
+        Command::Attic(args) => attic::run(&cli.global, args),
     };
     exit as u8
 }

@@ -1,5 +1,6 @@
 //! `rfleet receive`: the far end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,6 +10,7 @@ use super::{DEFAULT_CONFIG, Exit, Global, complain, fleet};
 use crate::config::Config;
 use crate::model::Timestamp;
 use crate::receive::{self, Policy, Roots};
+use crate::tree::Retention;
 
 /// Arguments of `rfleet receive`.
 #[derive(Args)]
@@ -45,7 +47,7 @@ pub(super) fn run(global: &Global, args: &ReceiveArgs) -> Exit {
 }
 
 /// 1970 for a clock that is before it.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp { secs: i64::try_from(elapsed.as_secs()).unwrap_or_default(), nanos: elapsed.subsec_nanos() }
 }
@@ -70,12 +72,15 @@ fn prepare(global: &Global, args: &ReceiveArgs) -> Result<(Roots, Policy), Strin
     };
     let Some(path) = path else { return Ok((roots, Policy::unconfigured())) };
     let config = Config::load(path).map_err(|error| format!("this receiver's configuration: {error}"))?;
+    roots.named.extend(roots_here(&config));
+    Ok((roots, policy(&config)))
+}
+
+/// The roots of the configuration, and where they lie on this host.
+pub(super) fn roots_here(config: &Config) -> BTreeMap<String, PathBuf> {
     let own = fleet::own_name();
     let own = config.hosts.iter().map(|host| &*host.name).find(|name| fleet::is_own(name, &own)).unwrap_or(&own);
-    for root in &config.roots {
-        roots.named.insert(root.name.clone(), config.root_path(root, own).to_owned());
-    }
-    Ok((roots, policy(&config)))
+    config.roots.iter().map(|root| (root.name.clone(), config.root_path(root, own).to_owned())).collect()
 }
 
 fn policy(config: &Config) -> Policy {
@@ -90,5 +95,6 @@ fn policy(config: &Config) -> Policy {
         sandbox: config.receive.sandbox,
         protect: config.receive.protect.clone(),
         timeout: config.receive.timeout,
+        attic: Some(Retention { age: config.receive.attic.unwrap_or_default(), max_bytes: config.receive.attic_max }),
     }
 }

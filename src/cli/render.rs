@@ -339,7 +339,7 @@ fn problem_json(problem: &Problem) -> Value {
 }
 
 /// JSON has no bytes: a name that is not UTF-8 comes a second time, in hexadecimal, to be exact.
-fn insert_path(object: &mut Map<String, Value>, bytes: &[u8]) {
+pub fn insert_path(object: &mut Map<String, Value>, bytes: &[u8]) {
     object.insert("path".into(), json!(String::from_utf8_lossy(bytes)));
     if std::str::from_utf8(bytes).is_err() {
         let mut hex = String::with_capacity(bytes.len() * 2);

@@ -1,21 +1,17 @@
 //! What a file may ask for and this version does not do yet. The list shrinks with each release.
 //!
-//! Three kinds:
+//! Two kinds:
 //!
 //! - What changes which host is primary, where it pushes, or what a cycle does: the caller refuses
 //!   ([`unavailable`]). To ignore it would push from or to the wrong hosts, or leave undone what the
 //!   operator relies on: another `[role] source` or `[discovery] source`, `[mirror]`, `[failover]`,
 //!   `[receive] on_commit`.
-//! - What protects a secondary beyond a cycle, where the file asks for it in so many words: a
-//!   warning ([`warnings`]), as the cycle itself is right without it: `[receive] attic`
-//!   and `attic_max`.
 //! - What only the agent uses, as a one-shot push has no use for it by its nature: nothing is said.
 //!   `[serve]`, `[push] events`, `interval`, `settle`, `settle_max`, `verify_interval` and
 //!   `max_failures`, `[discovery] refresh`; also the keys of a discovery source that is not in use,
 //!   and `key` of a root without a mirror.
 
 use super::options::{DiscoverySource, RoleSource};
-use super::raw::RawReceive;
 use super::{Config, same_host};
 
 /// What this version cannot do although the file asks for it, one line each.
@@ -37,24 +33,9 @@ pub(super) fn unavailable(config: &Config) -> Vec<String> {
     lines
 }
 
-/// Protections that the file asks for in so many words, as against having them by default.
-pub(super) struct Promised {
-    attic: bool,
-}
-
-impl Promised {
-    /// What `raw` asks for.
-    pub fn of(raw: Option<&RawReceive>) -> Self {
-        Promised { attic: raw.is_some_and(|raw| raw.attic.is_some() || raw.attic_max.is_some()) }
-    }
-}
-
 /// What is worth a line in the log though the configuration is used.
-pub(super) fn warnings(config: &Config, promised: &Promised) -> Vec<String> {
+pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();
-    if promised.attic && config.receive.attic.is_some() {
-        lines.push("[receive] attic: this version keeps nothing of what it replaces or deletes".to_owned());
-    }
     if config.discovery.source == DiscoverySource::Static {
         let members = config.static_hosts();
         for host in config.hosts.iter().filter(|host| !members.iter().any(|member| same_host(&member.name, &host.name)))

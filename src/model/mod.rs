@@ -13,6 +13,7 @@ mod listing;
 mod path;
 mod patterns;
 mod problem;
+mod session;
 
 pub use attributes::{
     ACCESS_ACL, AclMap, AclName, Attribute, AttributeClass, AttributeFidelity, Attributes, AttributesError, CAPABILITY,
@@ -27,6 +28,7 @@ pub use listing::{DirListing, Listing, ListingHasher, OwnerMap, OwnerNames, Owne
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath, check_name};
 pub use patterns::{PatternError, Patterns, Verdict};
 pub use problem::{Problem, ProblemKind};
+pub use session::{SESSION_TIME_BYTES, session_name, session_time};
 
 use serde::{Deserialize, Serialize};
 

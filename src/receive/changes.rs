@@ -216,7 +216,7 @@ impl Writer<'_> {
             return Ok(());
         }
         let removed = if was == Expected::Directory {
-            self.applier.remove_directory(&path).map(|()| Placed::AsExpected)
+            self.applier.remove_directory(&path, &mut self.attic).map(|()| Placed::AsExpected)
         } else {
             self.applier.remove_file(&path, &|found| found == was, &mut self.attic)
         };

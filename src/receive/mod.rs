@@ -22,6 +22,8 @@
 //! | `remember`  | which paths failed, come again or may be replaced |
 //! | `expect`    | what the primary takes to be there |
 //! | `drift`     | what was there instead |
+//! | `keep`      | what the attic may take of the disk |
+//! | `restore`   | what an operator brings back from it |
 //! | `owners`    | which local numbers the primary's owners become |
 //! | `shortfall` | what could not be set |
 //! | `quota`     | how much a root may hold |
@@ -32,6 +34,7 @@ mod digester;
 mod drift;
 mod expect;
 mod inventory;
+mod keep;
 mod link;
 mod owners;
 mod policy;
@@ -40,6 +43,7 @@ mod quota;
 mod rebuild;
 mod refusal;
 mod remember;
+mod restore;
 mod reuse;
 mod sandbox;
 mod session;
@@ -49,4 +53,5 @@ mod state;
 mod writer;
 
 pub use policy::{Durability, OwnerPolicy, Policy, Quota, Roots, TIMEOUT};
+pub use restore::{RestoreError, Restored, Wanted, restore, restore_to};
 pub use session::{ReceiveError, refuse_to_start, serve};

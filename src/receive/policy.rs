@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::Patterns;
+use crate::tree::Retention;
 
 /// Silence after which a primary is given up, unless the policy says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -70,6 +71,8 @@ pub struct Policy {
     pub protect: Patterns,
     /// Silence after which a primary is given up; it says something every second.
     pub timeout: Duration,
+    /// How long what is replaced or deleted is kept. `None`: it is not kept, and an attic that is there is left alone.
+    pub attic: Option<Retention>,
 }
 
 impl Policy {
@@ -87,6 +90,7 @@ impl Policy {
             sandbox: true,
             protect: Patterns::default(),
             timeout: TIMEOUT,
+            attic: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::tree::{Root, StageError, problem_kind};
 use crate::wire::{Begin, Hello, Refusal, RefusalKind, WireError};
 
 /// Room that is left for others on the filesystem.
-const SPARE_BYTES: u64 = 1 << 20;
+pub(super) const SPARE_BYTES: u64 = 1 << 20;
 
 /// Longest name of a fleet, a root, a primary or its software.
 const MAX_NAME_BYTES: usize = 4096;
@@ -70,6 +70,11 @@ pub(super) fn check_names(hello: &Hello) -> Result<(), End> {
     let fleet = hello.fleet.as_deref().unwrap_or_default();
     let fits = [fleet, &hello.root, &hello.primary, &hello.software].iter().all(|name| name.len() <= MAX_NAME_BYTES);
     if fits { Ok(()) } else { Err(misplaced("a name that is too long")) }
+}
+
+/// Whether what comes fits, as far as the primary has counted it.
+pub(super) fn has_room(root: &Root, begin: &Begin) -> bool {
+    check_room(root, begin, Path::new("")).is_ok()
 }
 
 /// Refuses before anything is changed what would not fit.

@@ -51,6 +51,8 @@ impl Writer<'_> {
         match linked.and_then(|staged| Ok((staged.found()? == content).then_some(staged))) {
             Ok(Some(staged)) => {
                 self.reused_bytes += path.as_bytes().len() + meta.attributes.bytes();
+                // Its content lives on, so neither its removal nor its replacement takes anything away.
+                self.attic.leave_out(from);
                 self.reused.push(Reused { staged, path, was, content, meta });
             }
             _ => {

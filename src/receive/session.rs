@@ -13,21 +13,23 @@ use rustix::process::{getegid, geteuid, getgroups};
 use thiserror::Error;
 
 use super::inventory::Listed;
+use super::keep::open_staging;
 use super::link::{PrimaryLink, standard_streams};
 use super::owners::{Ownership, Process};
 use super::policy::{Policy, Roots, TIMEOUT};
 use super::protect::Protect;
 use super::quota::Account;
-use super::refusal::{End, WriteEnd, check_names, check_room, misplaced, refuse, stage_refusal, write_refusal};
+use super::refusal::{End, WriteEnd, check_names, misplaced, refuse, stage_refusal, write_refusal};
 use super::sandbox::Sandbox;
 use super::shortfall::Teller;
 use super::signature::Signatures;
+use super::state::{self, unknown_position};
 use super::writer::{WriteError, Writer};
-use super::{drift, state};
 use crate::model::{
     AttributeFidelity, Fidelity, OwnerMap, OwnerNames, Owners, Position, RelPath, Term, TimeFidelity, Timestamp,
+    session_name,
 };
-use crate::tree::{Rights, Root, RootError, Staging, SystemOwners, read_state};
+use crate::tree::{Attic, Rights, Root, RootError, Staging, SystemOwners, read_state};
 use crate::wire::{
     Begin, BlockReader, Committed, FrameKind, Hello, MAX_RESEND, Refusal, RefusalKind, RootState, ToPrimary,
     ToReceiver, Welcome, WireError, choose_protocol, decode,
@@ -88,12 +90,12 @@ fn serve_on(
     sandbox: Sandbox,
     now: Timestamp,
 ) -> Result<(), ReceiveError> {
-    let name = drift::session_name(now, std::process::id());
+    let name = session_name(now, std::process::id());
     let mut link = PrimaryLink::open(input, output, policy.timeout);
     let (owners, process) = (SystemOwners::new(), own_process());
     let ownership = Ownership::of(&policy.owner, &owners, &process).map_err(|why| refuse(RefusalKind::Policy, why));
     let outcome = ownership.and_then(|ownership| {
-        Session { link: &mut link, policy, sandbox, owners, process, ownership, name }.run(roots)
+        Session { link: &mut link, policy, sandbox, owners, process, ownership, name, now }.run(roots)
     });
     match outcome {
         Err(End::Refused(refusal)) => {
@@ -123,6 +125,7 @@ struct Session<'a> {
     ownership: Ownership,
     /// In the attic.
     name: String,
+    now: Timestamp,
 }
 
 impl Session<'_> {
@@ -298,8 +301,7 @@ impl Session<'_> {
                 root
             }
         };
-        check_room(&root, &begin, &path)?;
-        let staging = Staging::open(&root).map_err(|error| stage_refusal(&path, &error))?;
+        let (staging, given_up) = open_staging(&root, &begin, &path, self.policy.attic)?;
         let bytes = staging.read_state().ok().flatten();
         // Once more, under the lock.
         let recorded = bytes.as_deref().and_then(state::decode);
@@ -330,15 +332,21 @@ impl Session<'_> {
         let owners = self.map_owners(&begin.names);
         let mut writer = Writer::new(&root, staging, &self.name, self.policy, fidelity, owners)
             .map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
-        writer.deletions_left = begin.deletions;
+        (writer.deletions_left, writer.given_up) = (begin.deletions, given_up);
         writer.account = account;
         writer.state_before_moves = unknown_position(claim.as_ref().or(recorded.as_ref()));
         writer.foreign = self.ownership.foreign(&begin.names, &self.owners, &self.process);
         let signatures = Signatures::new(&root, writer.protect.clone(), &self.link.output);
         let finish = self.take_changes(&mut writer, signatures).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || bytes.is_some();
-        let outcome = self.finish(writer, hello, finish, keep_state).map_err(|end| end.on(&path))?;
-        Ok(self.link.send(&ToPrimary::Committed(outcome))?)
+        let (outcome, attic) = self.finish(writer, hello, finish, keep_state).map_err(|end| end.on(&path))?;
+        self.link.send(&ToPrimary::Committed(outcome))?;
+        if let Some(retention) = self.policy.attic
+            && let Err(error) = attic.settle(self.now, retention)
+        {
+            tracing::warn!("{}: the attic cannot be seen to: {error}", path.display());
+        }
+        Ok(())
     }
 
     /// What this host's quota leaves for what `begin` announces; `None` without a quota.
@@ -420,7 +428,7 @@ impl Session<'_> {
         hello: &Hello,
         (position, wanted): (Position, bool),
         keep_state: bool,
-    ) -> Result<Committed, WriteEnd> {
+    ) -> Result<(Committed, Attic), WriteEnd> {
         writer.applier.restore_loosened();
         // Before the record, which says that everything is done.
         if keep_state {
@@ -440,12 +448,12 @@ impl Session<'_> {
             writer.make_durable()?;
         }
         self.note_shortfalls(&mut writer);
-        Ok(Committed { position, ..writer.outcome })
+        Ok((Committed { position, ..writer.outcome }, writer.attic))
     }
 
     /// What the operators of the primary should know of this push.
     fn note_shortfalls(&self, writer: &mut Writer) {
-        writer.outcome.notes.extend(writer.drift.told(&writer.attic.place()));
+        writer.note_attic();
         writer.outcome.notes.extend(writer.spared.told());
         let own = self.process.uid;
         let teller = Teller {
@@ -463,12 +471,6 @@ fn own_process() -> Process {
     let (uid, gid) = (geteuid(), getegid().as_raw());
     let groups = || getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()).chain([gid]).collect();
     Process { uid: uid.as_raw(), gid, groups: (!Rights::own().gives_away()).then(groups) }
-}
-
-/// `state` without what the root holds; `None` if that is not in it anyway.
-fn unknown_position(state: Option<&RootState>) -> Option<RootState> {
-    let known = state.filter(|state| state.position != Position::default())?;
-    Some(RootState { position: Position::default(), ..known.clone() })
 }
 
 fn record(hello: &Hello, fleet: &str, position: Position) -> RootState {

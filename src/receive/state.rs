@@ -60,6 +60,12 @@ pub(super) fn decode(bytes: &[u8]) -> Option<RootState> {
     })
 }
 
+/// `state` without what the root holds; `None` if that is not in it anyway.
+pub(super) fn unknown_position(state: Option<&RootState>) -> Option<RootState> {
+    let known = state.filter(|state| state.position != Position::default())?;
+    Some(RootState { position: Position::default(), ..known.clone() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ use super::shortfall::Shortfalls;
 use crate::delta::Op;
 use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
 use crate::tree::{
-    Applier, Attic, Going, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, Usage,
+    Applier, Attic, Going, KeptSize, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, Usage,
     problem_kind,
 };
 use crate::wire::{BlockReader, Committed, MAX_PROBLEMS, Record, RootState};
@@ -72,6 +72,8 @@ pub(super) struct Writer<'a> {
     pub(super) deletions_left: u64,
     pub(super) outcome: Committed,
     pub(super) drift: Drift,
+    /// What the attic had to give up for want of room.
+    pub(super) given_up: KeptSize,
     /// What is not changed, whatever comes.
     pub(super) protect: Protect,
     /// What would have been.
@@ -83,7 +85,7 @@ pub(super) struct Writer<'a> {
     /// What may be made.
     pub(super) account: Option<Account>,
     waiting: Vec<(Staged, RelPath)>,
-    waiting_bytes: u64,
+    pub(super) waiting_bytes: u64,
     pub(super) reused: Vec<Reused>,
     pub(super) reused_bytes: usize,
     again: Again,
@@ -107,8 +109,12 @@ impl<'a> Writer<'a> {
         fidelity: Fidelity,
         owners: OwnerMap,
     ) -> io::Result<Self> {
+        let mut attic = staging.attic(session)?;
+        if let Some(retention) = policy.attic.filter(|retention| retention.keeps_expected()) {
+            attic.keep_expected(retention.max_bytes);
+        }
         Ok(Writer {
-            attic: staging.attic(session)?,
+            attic,
             applier: Applier::new(root),
             policy,
             fidelity,
@@ -123,6 +129,7 @@ impl<'a> Writer<'a> {
             deletions_left: 0,
             outcome: Committed::default(),
             drift: Drift::default(),
+            given_up: KeptSize::default(),
             protect: Protect::of(&policy.protect, Some(root)),
             spared: Spared::default(),
             foreign: Foreign::default(),
@@ -329,6 +336,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.make_durable()?;
+        self.keep_room()?;
         self.waiting_bytes = 0;
         for (staged, path) in std::mem::take(&mut self.waiting) {
             let was = self.expectations.take(&path);

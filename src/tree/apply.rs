@@ -142,13 +142,28 @@ impl Applier {
         self.in_parent(path, |dir, name| place::take_away(&Site { dir, name, path }, expected, attic))
     }
 
-    /// Removes the directory `path` if it is empty.
+    /// Removes the directory `path` if it is empty; its attributes are kept in `attic` if such is kept there.
     ///
     /// # Errors
     /// The operating system's, `DirectoryNotEmpty` among them.
-    pub fn remove_directory(&mut self, path: &RelPath) -> io::Result<()> {
+    pub fn remove_directory(&mut self, path: &RelPath, attic: &mut Attic) -> io::Result<()> {
         self.parents.forget(path);
-        self.in_parent(path, |dir, name| dir.rmdir(name))
+        self.in_parent(path, |dir, name| {
+            let looks = attic.looks_of(dir, name, path);
+            dir.rmdir(name)?;
+            if let Some(looks) = looks {
+                attic.keep_directory(path, &looks);
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts `staged` at `path` if nothing is there.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if something is, else the operating system's. Then it is discarded.
+    pub fn place_new(&mut self, mut staged: Staged, path: &RelPath) -> io::Result<()> {
+        self.in_parent(path, |dir, name| place::put_where_nothing_is(&mut staged, &Site { dir, name, path }).map(drop))
     }
 
     /// Renames the directory `from` to `to`, where nothing may be; or, if they are to be exchanged,
@@ -522,15 +537,15 @@ mod tests {
         for name in ["f", "l"] {
             assert_eq!(problem_kind(&apply.make_directory(&path(name)).unwrap_err()), ProblemKind::Conflict);
         }
-        assert_eq!(problem_kind(&apply.remove_directory(&path("d")).unwrap_err()), ProblemKind::Conflict);
-        assert!(apply.remove_directory(&path("f")).is_err());
-        assert!(apply.remove_directory(&path("l")).is_err());
+        assert_eq!(problem_kind(&apply.remove_directory(&path("d"), &mut attic).unwrap_err()), ProblemKind::Conflict);
+        assert!(apply.remove_directory(&path("f"), &mut attic).is_err());
+        assert!(apply.remove_directory(&path("l"), &mut attic).is_err());
         assert_eq!(
             problem_kind(&apply.remove_file(&path("d"), &|_| true, &mut attic).unwrap_err()),
             ProblemKind::Conflict
         );
-        apply.remove_directory(&path("d/e")).unwrap();
-        apply.remove_directory(&path("d")).unwrap();
+        apply.remove_directory(&path("d/e"), &mut attic).unwrap();
+        apply.remove_directory(&path("d"), &mut attic).unwrap();
         assert_eq!(apply.remove_file(&path("l"), &|_| true, &mut attic).unwrap(), Placed::AsExpected);
         apply.sync().unwrap();
         staging.finish(false).unwrap();
@@ -543,7 +558,7 @@ mod tests {
         let staging = Staging::open(&fixture.root).unwrap();
         let (mut apply, mut attic) = (Applier::new(&fixture.root), staging.attic("session").unwrap());
         let _ = apply.remove_file(&path("d/f"), &|_| true, &mut attic).unwrap();
-        apply.remove_directory(&path("d")).unwrap();
+        apply.remove_directory(&path("d"), &mut attic).unwrap();
         apply.make_directory(&path("d")).unwrap();
         let _ = apply.place(file(&staging, "new"), &path("d/f"), OVER_LEAVES, &mut attic).unwrap();
         assert_eq!(fixture.text("d/f"), "new");
@@ -667,5 +682,19 @@ mod tests {
         let over = Over { directory: Some(5), ..OVER_LEAVES };
         assert_eq!(apply.place(file(&staging, "new"), &path("d"), over, &mut attic).unwrap(), Placed::AsExpected);
         assert_eq!(fixture.text("d"), "new");
+    }
+
+    #[test]
+    fn what_is_placed_anew_replaces_nothing_and_is_discarded_then() {
+        let fixture = Fixture::with(&["d", "d/f=someone's"]);
+        let staging = Staging::open(&fixture.root).unwrap();
+        let mut apply = Applier::new(&fixture.root);
+        let refused = apply.place_new(file(&staging, "ours"), &path("d/f")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert!(apply.place_new(staging.directory(&meta(0o755, 7)).unwrap(), &path("d")).is_err());
+        assert_eq!(fixture.text("d/f"), "someone's");
+        apply.place_new(file(&staging, "ours"), &path("d/g")).unwrap();
+        assert_eq!(fixture.text("d/g"), "ours");
+        assert!(names(&fixture.path.join(".rfleet/stage")).is_empty());
     }
 }

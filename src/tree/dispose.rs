@@ -16,12 +16,29 @@ use super::meta::loosen;
 
 const LIST_BUFFER_BYTES: usize = 32 * 1024;
 
+/// How many names of a directory are held at a time, so that a million of them cost no memory.
+const NAMES_AT_ONCE: usize = 4096;
+
 /// Removes `name`, whatever it is, from `stage`. `fresh` gives names that are unused there.
 pub(super) fn remove(stage: &Dir, name: &[u8], fresh: &mut dyn FnMut() -> Vec<u8>) -> io::Result<()> {
+    remove_some(stage, name, fresh, &mut u64::MAX.clone())
+}
+
+/// As [`remove`], but ends when `budget`, a number of entries, is used up. Then what is left of `name` lies in
+/// `stage`, some of it under fresh names.
+pub(super) fn remove_some(
+    stage: &Dir,
+    name: &[u8],
+    fresh: &mut dyn FnMut() -> Vec<u8>,
+    budget: &mut u64,
+) -> io::Result<()> {
     let mut ahead = vec![name.to_vec()];
     let mut failed = None;
     while let Some(name) = ahead.pop() {
-        if let Err(error) = remove_one(stage, &name, fresh, &mut ahead) {
+        if *budget == 0 {
+            break;
+        }
+        if let Err(error) = remove_one(stage, &name, fresh, &mut ahead, budget) {
             failed.get_or_insert(error);
         }
     }
@@ -44,7 +61,9 @@ fn remove_one(
     name: &[u8],
     fresh: &mut dyn FnMut() -> Vec<u8>,
     ahead: &mut Vec<Vec<u8>>,
+    budget: &mut u64,
 ) -> io::Result<()> {
+    *budget = budget.saturating_sub(1);
     match errno_of(stage.unlink(name)) {
         None | Some(Errno::NOENT) => return Ok(()),
         // POSIX has EPERM for a directory, Linux EISDIR.
@@ -52,14 +71,27 @@ fn remove_one(
         Some(errno) => return Err(errno.into()),
     }
     let dir = open_forced(stage, name)?;
-    for child in names(&dir)? {
-        match errno_of(dir.unlink(&child)) {
-            None | Some(Errno::NOENT) => {}
-            Some(Errno::ISDIR | Errno::PERM) => ahead.push(lift(&dir, &child, stage, fresh)?),
-            Some(errno) => return Err(errno.into()),
+    loop {
+        let mut progress = false;
+        for child in first_names(&dir, NAMES_AT_ONCE)? {
+            if *budget == 0 {
+                return Ok(());
+            }
+            *budget -= 1;
+            match errno_of(dir.unlink(&child)) {
+                None => progress = true,
+                Some(Errno::NOENT) => {}
+                Some(Errno::ISDIR | Errno::PERM) => {
+                    ahead.push(lift(&dir, &child, stage, fresh)?);
+                    progress = true;
+                }
+                Some(errno) => return Err(errno.into()),
+            }
+        }
+        if !progress {
+            return stage.rmdir(name);
         }
     }
-    stage.rmdir(name)
 }
 
 /// Renames the directory `child` up into `stage`; its name there.
@@ -89,13 +121,25 @@ fn open_forced(stage: &Dir, name: &[u8]) -> io::Result<Dir> {
     stage.open_dir_same_mount(name)
 }
 
-fn names(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
+/// All names in `dir`.
+pub(super) fn names(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
+    first_names(dir, usize::MAX)
+}
+
+/// At most `most` of the names in `dir`.
+fn first_names(dir: &Dir, most: usize) -> io::Result<Vec<Vec<u8>>> {
     let mut buffer = vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES];
     let mut names = Vec::new();
-    dir.each_name(&mut buffer, &mut |name| {
+    let listed = dir.each_name(&mut buffer, &mut |name| {
+        if names.len() == most {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         names.push(name.to_bytes().to_vec());
         Ok(())
-    })?;
+    });
+    if names.len() < most {
+        listed?;
+    }
     Ok(names)
 }
 

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::attributes::{self, LocalAttributes};
 use super::beneath::Stat;
 use super::rights::Rights;
-use crate::model::Timestamp;
+use crate::model::{AttributeFidelity, Attributes, Timestamp};
 
 /// Attributes as this host is to set them: numbers already translated, policy already applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,21 @@ pub struct LocalMeta {
     pub mtime: Timestamp,
     /// Extended attributes.
     pub attributes: LocalAttributes,
+}
+
+impl LocalMeta {
+    /// All of an entry of this host, for a copy of it.
+    pub(super) fn of(stat: &Stat, wanted: Attributes) -> Self {
+        let all = AttributeFidelity { user: true, acl: true, capability: true, trusted: true, label: true };
+        let managed = if wanted.is_empty() { AttributeFidelity::NONE } else { all };
+        LocalMeta {
+            mode: stat.permissions(),
+            uid: Some(stat.uid),
+            gid: Some(stat.gid),
+            mtime: stat.mtime,
+            attributes: LocalAttributes { managed, wanted },
+        }
+    }
 }
 
 /// What could not be set of what was asked for.

@@ -22,7 +22,10 @@
 //! | `attributes` | extended attributes and ACLs, likewise |
 //! | `apply`    | changes to the visible tree |
 //! | `place`    | one entry of it goes from old to new, or goes |
-//! | `attic`    | what was there and was not expected |
+//! | `attic`    | what was there and went |
+//! | `kept`     | what lies in it |
+//! | `retire`   | what leaves it, and when |
+//! | `restore`  | copies of what lies in it |
 //! | `times`    | which times a filesystem holds |
 //! | `usage`    | how much room a root takes |
 //! | `owners`   | names of users and groups |
@@ -53,12 +56,15 @@ mod below;
 mod beneath;
 mod dispose;
 mod home;
+mod kept;
 mod links;
 mod meta;
 mod open;
 mod owners;
 mod place;
 mod read;
+mod restore;
+mod retire;
 mod rights;
 mod scan;
 mod selection;
@@ -73,17 +79,20 @@ mod fixture;
 mod race_tests;
 
 pub use apply::{Applier, MetaSet, problem_kind};
-pub use attic::Attic;
+pub use attic::{Attic, KeptSize, Why};
 pub use attributes::{Found, LocalAttributes, Reader as AttributesReader, attributes_of};
 pub use below::find_below;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
 pub use home::read_state;
+pub use kept::{KeptSession, KeptSessions};
 pub use links::LinkTable;
 pub use meta::{LocalMeta, Shortfall};
 pub use open::RootError;
 pub use owners::SystemOwners;
 pub use place::{Expectation, Over, Placed};
 pub use read::{ContentReader, ReadError, Whole, open_basis};
+pub use restore::{RestoreShort, copy_kept_to, directory_looks};
+pub use retire::{Retention, attic_bytes};
 pub use rights::Rights;
 pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
 pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};

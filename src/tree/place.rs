@@ -2,8 +2,9 @@
 //!
 //! The caller says what it expects to be there. Where that is nothing, one rename that replaces
 //! nothing does it. Otherwise the staged entry and what is there are exchanged: then what was there
-//! lies in the stage, where nobody can swap it any more, and is looked at. As expected, or as the new
-//! entry already (an earlier run got so far): it is removed. Else it is kept in the attic.
+//! lies in the stage, where nobody can swap it any more, and is looked at. As the new entry already (an
+//! earlier run got so far): it is removed. As expected: likewise, or kept in the attic where that is wanted and
+//! works. Else it is kept in the attic, or nothing is changed.
 //!
 //! There is a look before the exchange too. It decides nothing that the second look would not, but
 //! what is already seen to be unexpected is exchanged by way of the attic: so it is kept even if this
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::attic::Attic;
+use super::attic::{Attic, Why};
 use super::beneath::{Dir, Stat, errno};
 use super::stage::{StageDir, Staged, StagedKind};
 use crate::model::{Expected, RelPath};
@@ -90,7 +91,7 @@ pub(super) fn put(
     tried
 }
 
-fn put_where_nothing_is(staged: &mut Staged, site: &Site<'_>) -> io::Result<Placed> {
+pub(super) fn put_where_nothing_is(staged: &mut Staged, site: &Site<'_>) -> io::Result<Placed> {
     staged.entry.stage.dir.rename_to_nothing(&staged.entry.name, site.dir, site.name)?;
     staged.entry.armed = false;
     Ok(Placed::AsExpected)
@@ -140,7 +141,7 @@ fn exchange(
     let exchanged = stage.dir.exchange(&staged.entry.name, site.dir, site.name);
     match errno(&exchanged) {
         None => exchanged?,
-        Some(Errno::INVAL | Errno::NOSYS) => return put_without_exchange(staged, site, known.surveyed),
+        Some(Errno::INVAL | Errno::NOSYS) => return put_without_exchange(staged, site, known.surveyed, attic),
         Some(_) => return exchanged.map(|()| Placed::AsExpected),
     }
     let found = match stage.dir.stat(&staged.entry.name) {
@@ -151,12 +152,18 @@ fn exchange(
         if !known.surveyed {
             return Err(take_back(staged, site, attic, Errno::ISDIR.into()));
         }
-        stage.add_replaced(staged.entry.name.clone());
         staged.entry.armed = false;
+        if !keep_replaced(staged, site, &found, attic) {
+            stage.add_replaced(staged.entry.name.clone());
+        }
         return Ok(Placed::AsExpected);
     }
-    if (over.expected)(found.expected()) || known.as_wanted.is_some_and(|new| looks_like(&found, &new)) {
+    if known.as_wanted.is_some_and(|new| looks_like(&found, &new)) {
         // The name in the stage is now that of the old entry, which goes with it.
+        return Ok(Placed::AsExpected);
+    }
+    if (over.expected)(found.expected()) {
+        staged.entry.armed = !keep_replaced(staged, site, &found, attic);
         return Ok(Placed::AsExpected);
     }
     match attic.take(&stage.dir, &staged.entry.name, site.path) {
@@ -165,6 +172,18 @@ fn exchange(
             Ok(Placed::KeptAside)
         }
         Err(error) => Err(take_back(staged, site, attic, error)),
+    }
+}
+
+/// Keeps what the stage has in exchange for the staged entry, if such is kept; whether it was.
+fn keep_replaced(staged: &Staged, site: &Site<'_>, found: &Stat, attic: &mut Attic) -> bool {
+    let stage = Arc::clone(&staged.entry.stage);
+    match attic.keep(&stage.dir, &staged.entry.name, site.path, found, Why::Replaced) {
+        Some(Ok(_)) => true,
+        refused => {
+            attic.note_unkept(refused.and_then(Result::err));
+            false
+        }
     }
 }
 
@@ -215,12 +234,15 @@ fn exchange_with_attic(staged: &mut Staged, site: &Site<'_>, attic: &mut Attic) 
 }
 
 /// Replaces what the look before has found to be right.
-fn put_without_exchange(staged: &mut Staged, site: &Site<'_>, surveyed: bool) -> io::Result<Placed> {
+fn put_without_exchange(staged: &mut Staged, site: &Site<'_>, surveyed: bool, attic: &mut Attic) -> io::Result<Placed> {
     let stage = Arc::clone(&staged.entry.stage);
     if staged.kind != StagedKind::Directory && !surveyed {
+        // Another name of it before it goes, so that its path is never empty.
+        let kept = attic.keep_by_link(site.dir, site.name, site.path);
         stage.dir.rename(&staged.entry.name, site.dir, site.name)?;
         // Two names of one file: rename(2) does nothing then, and the staged one remains.
         staged.entry.armed = staged.kind == StagedKind::HardLink;
+        attic.note_unkept(kept.and_then(Result::err));
         return Ok(Placed::AsExpected);
     }
     // Not atomic: for a moment nothing is there. No filesystem of this kind can do better.
@@ -232,7 +254,14 @@ fn put_without_exchange(staged: &mut Staged, site: &Site<'_>, surveyed: bool) ->
         return Err(error);
     }
     staged.entry.armed = false;
-    stage.add_replaced(aside.into());
+    let found = stage.dir.stat(&aside)?;
+    match attic.keep(&stage.dir, &aside, site.path, &found, Why::Replaced) {
+        Some(Ok(_)) => {}
+        refused => {
+            attic.note_unkept(refused.and_then(Result::err));
+            stage.add_replaced(aside.into());
+        }
+    }
     Ok(Placed::AsExpected)
 }
 
@@ -266,12 +295,25 @@ pub(super) fn take_away(site: &Site<'_>, expected: Expectation<'_>, attic: &mut 
         let kept = attic.take(site.dir, site.name, site.path)?;
         return put_back_directory(&kept.dir, &kept.name, site).map(|()| Placed::KeptAside);
     }
+    let refused = match attic.keep(site.dir, site.name, site.path, &there, Why::Deleted) {
+        Some(Ok(kept)) => {
+            put_back_directory(&kept.dir, &kept.name, site)?;
+            if (expected)(kept.dir.stat(&kept.name)?.expected()) {
+                return Ok(Placed::AsExpected);
+            }
+            // If this fails it is kept all the same, where it is.
+            let _ = attic.take(&kept.dir, &kept.name, site.path);
+            return Ok(Placed::KeptAside);
+        }
+        refused => refused.and_then(Result::err),
+    };
     let stage = Arc::clone(&attic.stage);
     let aside = stage.fresh_name();
     site.dir.rename(site.name, &stage.dir, &aside)?;
     put_back_directory(&stage.dir, &aside, site)?;
     if (expected)(stage.dir.stat(&aside)?.expected()) {
         stage.dir.unlink(&aside)?;
+        attic.note_unkept(refused);
         return Ok(Placed::AsExpected);
     }
     let kept = attic.take(&stage.dir, &aside, site.path);

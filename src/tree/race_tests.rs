@@ -88,7 +88,7 @@ fn a_swapped_directory_leads_no_change_outside() {
                 }
                 1 => apply.make_directory(&path("d/made")).map(|_| ()),
                 2 => apply.remove_file(&path("d/secret"), &|_| round % 3 == 0, &mut attic).map(drop),
-                3 => apply.remove_directory(&path("d/made")),
+                3 => apply.remove_directory(&path("d/made"), &mut attic),
                 4 => apply.set_meta(&path("d"), &Kind::Directory, &meta(0o711, 5), &|_| true).map(drop),
                 5 => apply.set_meta(&path("d/f"), &Kind::file(0), &meta(0o600, 5), &|_| true).map(drop),
                 6 => match apply.move_directory(&path("d/sub"), &path("d/moved"), false, &staging) {

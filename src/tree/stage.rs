@@ -5,7 +5,7 @@
 //!              lock      held by flock(2) for as long as a Staging lives
 //!              state     what a receiver remembers; written whole, by rename
 //!              stage/N   what is being made, or was replaced and is not yet removed
-//!              attic/    what a change did not expect to find, see [`super::Attic`]
+//!              attic/    what changes took away, see [`super::Attic`]
 //! ```
 //!
 //! The lock file is removed by the last user while it is locked, so whoever gets a lock looks
@@ -23,12 +23,13 @@ use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, makedev}
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::attic::{ATTIC, Attic};
+use super::attic::{ATTIC, Attic, KeptSize};
 use super::attributes;
 use super::beneath::{Dir, LIST, NAME_ANY, Root, Stat};
 use super::dispose;
 use super::home::{MAX_STATE_BYTES, STATE, open_home, state_in};
 use super::meta::{self, Hold, LocalMeta, Shortfall};
+use super::retire;
 use crate::model::{Expected, RESERVED_NAME, RelPath, SpecialKind, check_name};
 
 const LOCK: &[u8] = b"lock";
@@ -174,6 +175,15 @@ impl Staging {
         check_name(session.as_bytes()).map_err(|_| Errno::INVAL)?;
         let home = Dir { fd: fs::openat(&self.home, c".", LIST, Mode::empty())? };
         Ok(Attic::new(home, Arc::clone(&self.stage), session))
+    }
+
+    /// Makes room at the cost of the attic: what was kept though it was expected goes, the oldest first, until there
+    /// is `enough`. How much went.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn give_up_attic(&self, enough: &mut dyn FnMut() -> bool) -> io::Result<KeptSize> {
+        retire::give_up(&self.home, enough)
     }
 
     /// From here on nothing that is made inherits an ACL, by way of the stage, from the root: for those who set ACLs.
@@ -323,7 +333,7 @@ impl Staging {
         }
     }
 
-    fn entry(&self, name: Vec<u8>) -> Entry {
+    pub(super) fn entry(&self, name: Vec<u8>) -> Entry {
         Entry { stage: Arc::clone(&self.stage), name: name.into(), armed: true }
     }
 }
@@ -449,6 +459,12 @@ fn fresh_stage(home: &Dir) -> io::Result<StageDir> {
     let fresh = dir.stat_self()?;
     let exact_modes = fresh.permissions() & 0o777 == 0o777;
     Ok(StageDir { dir, next: AtomicU64::new(0), fresh, exact_modes, replaced: Mutex::default() })
+}
+
+/// The stage that `dir`, made a moment ago for nobody else to enter, is.
+pub(super) fn private_stage(dir: Dir) -> io::Result<StageDir> {
+    let fresh = dir.stat_self()?;
+    Ok(StageDir { dir, next: AtomicU64::new(1), fresh, exact_modes: false, replaced: Mutex::default() })
 }
 
 /// Whether `name` in `dir` is what is held.

@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn lists_beyond_their_bound_are_refused_and_those_within_are_not() {
         let problem = || Problem::new(path(), ProblemKind::Failed, "");
-        let node = Node { name: (*b"n").into(), kind: Kind::Directory, meta: Meta::default() };
+        let node = Node { name: b"n".as_slice().into(), kind: Kind::Directory, meta: Meta::default() };
         let to_primary_of: [(usize, &dyn Fn(usize) -> ToPrimary); 6] = [
             (MAX_PROBLEMS, &|n| {
                 ToPrimary::Committed(Committed { problems: vec![problem(); n], ..Committed::default() })

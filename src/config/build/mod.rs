@@ -27,7 +27,6 @@ pub(super) fn build(raw: RawFile, path: &Path) -> Result<Config, Fault> {
     }
     let fleet = raw.fleet.ok_or_else(|| Fault::missing(top.clone(), "fleet", "the name of the fleet"))?;
     let fleet = name(&fleet)?;
-    let promised = unavailable::Promised::of(raw.receive.as_ref().map(Spanned::get_ref));
     let raw_roots = raw.root.ok_or_else(|| Fault::missing(top, "[[root]]", "name at least one directory tree"))?;
     let roots = roots::roots(raw_roots)?;
     let role = raw.role.map(sections::role).transpose()?;
@@ -49,7 +48,7 @@ pub(super) fn build(raw: RawFile, path: &Path) -> Result<Config, Fault> {
         path: path.to_owned(),
         warnings: Vec::new(),
     };
-    config.warnings = unavailable::warnings(&config, &promised);
+    config.warnings = unavailable::warnings(&config);
     Ok(config)
 }
 
