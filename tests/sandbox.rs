@@ -4,12 +4,15 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rfleet::model::{Expected, Position, ProblemKind};
 use rfleet::wire::Change;
+use support::keep::file;
 use support::primary::path;
 use support::scratch::tool_path;
+use support::tree::set_mode;
 use support::{Config, Outcome, Primary, Push, Scratch, rfleet_bin};
 
 /// What a receiver does with a directory that is moved out of the root while the receiver holds it: the one way outside
@@ -123,4 +126,27 @@ fn where_landlock_cannot_be_had_it_is_said_once_and_the_push_goes_on() {
         assert!(notes[0].contains(why), "{notes:?}");
         assert!(places(&log, "landlock_restrict_self(").is_empty(), "{log}");
     }
+}
+
+#[test]
+fn a_root_behind_a_link_to_a_mount_with_another_mount_in_it_is_all_one_root() {
+    let scratch = Scratch::new();
+    let (source, disk) = (scratch.dir("source"), scratch.mount_tmpfs("disk", "mode=755"));
+    scratch.mount_tmpfs("disk/volume", "mode=755");
+    let root = scratch.path("root");
+    std::os::unix::fs::symlink(&disk, &root).unwrap();
+    fs::create_dir(source.join("volume")).unwrap();
+    // What lies on another filesystem gets attributes, through a handle; no content is renamed to there.
+    for (at, mode) in [(&source, 0o640), (&disk, 0o600)] {
+        file(&at.join("volume/file"), "x");
+        set_mode(&at.join("volume/file"), mode);
+    }
+    for text in ["one", "another"] {
+        fs::write(source.join("file"), text).unwrap();
+        let (outcome, log) = traced(&scratch, &CALLS, &root);
+        outcome.assert_code(0);
+        assert_eq!(places(&log, "landlock_restrict_self(").len(), 2, "{log}");
+    }
+    assert_eq!(fs::read_to_string(disk.join("file")).unwrap(), "another");
+    assert_eq!(fs::metadata(disk.join("volume/file")).unwrap().permissions().mode() & 0o7777, 0o640);
 }
