@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::limit::Limits;
 use super::output::{Output, OutputError};
+use crate::model::Problem;
 use crate::payload::Block;
 use crate::transport::{ErrorText, Exit, Link, Peer};
 use crate::wire::{FrameKind, HEADER_BYTES, Header, Refusal, ToPrimary, ToReceiver, WireError, decode, encode};
@@ -247,6 +248,11 @@ pub(super) fn shortened(text: String) -> String {
         Some((end, _)) => format!("{} ...", &text[..end]),
         None => text,
     }
+}
+
+/// A problem as the far side tells it.
+pub(super) fn told(problem: Problem) -> Problem {
+    Problem { detail: shortened(problem.detail), ..problem }
 }
 
 /// What is written at a time.

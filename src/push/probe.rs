@@ -6,7 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::channel::{Channel, ChannelError};
+use super::channel::{Channel, ChannelError, shortened};
 use super::endpoint::Endpoint;
 use super::limit::Limits;
 use super::session::explain;
@@ -128,7 +128,7 @@ async fn talk(channel: &mut Channel, request: &ProbeRequest) -> Result<Probe, Ch
         }
     };
     Ok(Probe {
-        software: welcome.software,
+        software: shortened(welcome.software),
         protocol: welcome.protocol,
         fidelity: welcome.fidelity,
         allow_delete: welcome.allow_delete,
@@ -137,6 +137,6 @@ async fn talk(channel: &mut Channel, request: &ProbeRequest) -> Result<Probe, Ch
         free_bytes: Some(welcome.free_bytes).filter(|&bytes| bytes != u64::MAX),
         free_inodes: welcome.free_inodes,
         writable: welcome.writable,
-        notes: welcome.notes,
+        notes: welcome.notes.into_iter().map(shortened).collect(),
     })
 }

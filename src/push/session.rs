@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use super::channel::{Channel, ChannelError, shortened};
+use super::channel::{Channel, ChannelError, shortened, told};
 use super::comparing::{mark_hidden, note_drift, note_kept, protected};
 use super::contents::Contents;
 use super::limit::Limits;
@@ -393,7 +393,7 @@ impl Session<'_> {
         agreed: &Agreed,
         inventory: &Inventory,
     ) -> Result<Planned, SessionError> {
-        self.report.problems.extend(inventory.unreadable.iter().cloned());
+        self.report.problems.extend(inventory.unreadable.iter().cloned().map(told));
         let (delete, fidelity) = (self.context.job.delete, agreed.welcome.fidelity);
         let Approach::Reconcile(at) = agreed.approach else { return Err(SessionError::NoSource) };
         let preparing = Arc::clone(source);
@@ -463,7 +463,9 @@ fn ownership(job: &RootJob, state: Option<&RootState>) -> Ownership {
         (None, _) => Ownership::Own,
         (Some(_), None) => Ownership::Unknown,
         (Some(fleet), Some(state)) if state.fleet == *fleet && state.root == job.name => Ownership::Own,
-        (Some(_), Some(state)) => Ownership::Other { fleet: state.fleet.clone(), root: state.root.clone() },
+        (Some(_), Some(state)) => {
+            Ownership::Other { fleet: shortened(state.fleet.clone()), root: shortened(state.root.clone()) }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::RootJob;
-use super::channel::{Channel, ChannelError, Outgoing, shortened};
+use super::channel::{Channel, ChannelError, Outgoing, shortened, told};
 use super::rendezvous::{items_of, private_log};
 use super::report::HostReport;
 use super::session::SessionError;
@@ -83,7 +83,7 @@ pub(super) async fn run(
         return Err(ChannelError::Unexpected("the commit of something else").into());
     }
     report.drifted = report.drifted.saturating_add(committed.drifted);
-    report.problems.extend(committed.problems);
+    report.problems.extend(committed.problems.into_iter().map(told));
     report.more_problems = report.more_problems.saturating_add(committed.more_problems);
     report.notes.extend(committed.notes.into_iter().map(shortened));
     Ok(())

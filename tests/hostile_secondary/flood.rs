@@ -6,7 +6,7 @@ use rfleet::model::{Digest, DirListing, Kind, Meta, OwnerMap};
 use rfleet::wire::{ToPrimary, encode};
 
 use super::Story;
-use super::support::impostor::{AWAITED, Awaited, Line, node};
+use super::support::impostor::{AWAITED, Awaited, Impostor, Line, node};
 use super::support::primary::path;
 use super::support::victim::MEMORY_BYTES;
 
@@ -91,6 +91,29 @@ fn who_only_lives_or_never_gets_on_is_given_up() {
     for name in ["same-listing", "same-progress", "trickle"] {
         told.assert_failed(name, &["nothing went on"]);
     }
+    told.join();
+}
+
+/// Standard error is for people, and for as many bytes as a person reads.
+#[test]
+fn complaints_without_end_are_cut_and_escaped() {
+    let mut story = Story::new();
+    let floods = [
+        ("lines", "printf '\\033[2Jno\\007\\n' >&2; while echo mischief >&2; do :; done"),
+        ("one-line", "tr '\\0' '\\033' </dev/zero >&2"),
+        ("last-words", "printf 'first\\n\\033[2J\\033]0;gone\\007' >&2; exit 3"),
+    ];
+    for (name, flood) in floods {
+        story.impostors.push(Impostor::program(name, &["sh", "-c", flood]));
+    }
+    let told = story.push(&["--timeout", "3s"]);
+    told.outcome.assert_code(3);
+    for (name, _) in floods {
+        told.assert_failed(name, &[]);
+        let error = told.host(name).error.unwrap_or_default();
+        assert!(error.len() < 2000 && !error.contains('\u{1b}') && !error.contains('\u{7}'), "{name}: {error:?}");
+    }
+    assert!(told.peak < MEMORY_BYTES, "{} MiB", told.peak >> 20);
     told.join();
 }
 

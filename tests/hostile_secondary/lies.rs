@@ -185,7 +185,13 @@ fn the_commit_of_something_else_is_none_and_numbers_without_end_are_borne() {
         });
     }
     host(&mut story, "endless", Awaited::Commit, |line| {
-        let problem = |at| Problem::new(path(&format!("\u{1b}[2J{at}")), ProblemKind::Corrupt, "\n\u{7}".repeat(400));
+        let problem = |at| {
+            Problem::new(
+                path(&format!("\u{1b}[2J{at}")),
+                ProblemKind::Corrupt,
+                "\n\u{7}".repeat(if at == 0 { 100_000 } else { 400 }),
+            )
+        };
         vec![ToPrimary::Committed(Committed {
             position: line.position,
             drifted: u64::MAX,
@@ -202,6 +208,7 @@ fn the_commit_of_something_else_is_none_and_numbers_without_end_are_borne() {
     let host = told.host("endless");
     assert_eq!(host.state, "partial");
     assert!(host.notes.iter().all(|note| note.chars().count() < 5000));
+    assert!(host.problems.iter().all(|problem| problem.cause.chars().count() < 5000));
     told.join();
 }
 

@@ -234,6 +234,12 @@ impl Impostor {
         Self { name: name.to_owned(), command, thread }
     }
 
+    /// Whatever `command` does.
+    pub fn program(name: &str, command: &[&str]) -> Self {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        Self { name: name.to_owned(), command, thread: std::thread::spawn(|| {}) }
+    }
+
     /// Panics if its script did.
     pub fn join(self) {
         if let Err(panic) = self.thread.join() {
