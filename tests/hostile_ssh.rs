@@ -82,7 +82,11 @@ fn a_hostile_secondary_over_ssh_fails_alone() {
     for impostor in &impostors {
         let [.., input, output] = impostor.command.as_slice() else { panic!("no pipes") };
         let forced_command = Some(format!("cat {output} & exec cat >{input}"));
-        let sshd = Sshd::start_with(&scratch, &format!("sshd-{}", impostor.name), &SshdOptions { forced_command });
+        let sshd = Sshd::start_with(
+            &scratch,
+            &format!("sshd-{}", impostor.name),
+            &SshdOptions { forced_command, ..SshdOptions::default() },
+        );
         blocks.push(sshd.client_block(&impostor.name, ""));
         sick.push(sshd);
     }

@@ -51,9 +51,7 @@ impl Account {
 
     /// Refuses, before anything is changed, what the announcement says will not fit.
     pub(super) fn admit(&self, begin: &Begin, path: &Path) -> Result<(), End> {
-        // An entry takes whole blocks.
-        let rounding = begin.need_inodes.saturating_mul(self.block_bytes);
-        let needed = Usage { bytes: begin.need_bytes.saturating_add(rounding), entries: begin.need_inodes };
+        let needed = self.announced(begin);
         if needed == Usage::default() {
             // Welcome also where there is no room: it may be what makes some.
             return Ok(());
@@ -65,6 +63,25 @@ impl Account {
             path.display()
         );
         Err(refuse(RefusalKind::NoSpace, message))
+    }
+
+    /// What `begin` says that will be needed, at most.
+    pub(super) fn announced(&self, begin: &Begin) -> Usage {
+        // An entry takes whole blocks.
+        let rounding = begin.need_inodes.saturating_mul(self.block_bytes);
+        Usage { bytes: begin.need_bytes.saturating_add(rounding), entries: begin.need_inodes }
+    }
+
+    /// How much has to go before `needed` fits; `None` if it does.
+    pub(super) fn shortfall(&self, needed: Usage) -> Option<Usage> {
+        let over = |most: Option<u64>, used: u64, needed: u64| {
+            most.map_or(0, |most| used.saturating_add(needed).saturating_sub(most))
+        };
+        let short = Usage {
+            bytes: over(self.quota.bytes, self.used.bytes, needed.bytes),
+            entries: over(self.quota.entries, self.used.entries, needed.entries),
+        };
+        (short != Usage::default()).then_some(short)
     }
 
     /// Takes room for what is about to be made. Whether it fits by what is known.
@@ -93,10 +110,19 @@ impl Account {
     /// The root cannot be counted.
     pub(super) fn recount(&mut self, root: &Root, pending: Usage) -> io::Result<()> {
         if self.charged.bytes >= COUNT_AFTER.bytes || self.charged.entries >= COUNT_AFTER.entries {
-            self.used = usage(root)?;
-            self.charged = Usage::default();
-            self.charge(pending);
+            self.count(root, pending)?;
         }
+        Ok(())
+    }
+
+    /// Counts anew, with `pending`, which was charged and is not made yet, on top.
+    ///
+    /// # Errors
+    /// The root cannot be counted.
+    pub(super) fn count(&mut self, root: &Root, pending: Usage) -> io::Result<()> {
+        self.used = usage(root)?;
+        self.charged = Usage::default();
+        self.charge(pending);
         Ok(())
     }
 

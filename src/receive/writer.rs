@@ -202,6 +202,8 @@ impl<'a> Writer<'a> {
         if !account.fits() {
             account.recount(self.applier.parents().root(), needed).map_err(WriteError::Failed)?;
         }
+        self.keep_quota(needed)?;
+        let Some(account) = &self.account else { return Ok(()) };
         if account.fits() { Ok(()) } else { Err(WriteError::Quota(account.told())) }
     }
 
@@ -305,7 +307,9 @@ impl<'a> Writer<'a> {
             self.failed.insert(&path)?;
             return Ok(false);
         }
-        let going = self.account.as_ref().and_then(|_| Going::at(self.applier.parents(), &path));
+        // What is kept takes the room that it took before.
+        let is_freed = self.account.is_some() && !self.attic.keeps_expected();
+        let going = is_freed.then(|| Going::at(self.applier.parents(), &path)).flatten();
         let expected = |found| self.expectations.holds(was, found);
         let over = Over { expected: &expected, directory: self.replaceable.get(&path) };
         match self.applier.place(staged, &path, over, &mut self.attic) {

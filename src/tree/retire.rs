@@ -242,8 +242,9 @@ fn empty(attic: &Dir, budget: &mut u64) -> io::Result<()> {
     attic.rmdir(GONE)
 }
 
-/// Has the oldest of what was expected go, and removes it, until there is `enough` room; how much went.
-pub(super) fn give_up(home: &Dir, enough: &mut dyn FnMut() -> bool) -> io::Result<KeptSize> {
+/// Has the oldest of what was expected go, and removes it, until there is `enough` room, given what
+/// has gone so far; how much went.
+pub(super) fn give_up(home: &Dir, enough: &mut dyn FnMut(KeptSize) -> bool) -> io::Result<KeptSize> {
     let mut given_up = KeptSize::default();
     let Some(attic) = open_attic(home)? else { return Ok(given_up) };
     // Who has it has acknowledged its commit, and is soon done.
@@ -254,7 +255,7 @@ pub(super) fn give_up(home: &Dir, enough: &mut dyn FnMut() -> bool) -> io::Resul
     sessions.retain(|one| one.why != Why::Unexpected);
     sessions.sort();
     for one in sessions {
-        if enough() {
+        if enough(given_up) {
             break;
         }
         let known = sizes.by_directory.get(&one.directory).copied();

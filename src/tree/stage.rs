@@ -178,11 +178,11 @@ impl Staging {
     }
 
     /// Makes room at the cost of the attic: what was kept though it was expected goes, the oldest first, until there
-    /// is `enough`. How much went.
+    /// is `enough`, given what has gone so far. How much went.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn give_up_attic(&self, enough: &mut dyn FnMut() -> bool) -> io::Result<KeptSize> {
+    pub fn give_up_attic(&self, enough: &mut dyn FnMut(KeptSize) -> bool) -> io::Result<KeptSize> {
         retire::give_up(&self.home, enough)
     }
 

@@ -397,7 +397,7 @@ fn attributes_that_cannot_be_set_are_told_or_cut_and_nothing_panics() {
     });
     for meta in metas {
         let digest = Digest::of(b"text");
-        let name = format!("t{}-{}", meta.mtime.secs, meta.mtime.nanos);
+        let name = format!("t{}-{}", { meta.mtime.secs }, { meta.mtime.nanos });
         let record = Record::File { path: path(&name), meta: meta.clone(), bytes: 4, digest };
         victim.send_bytes(&blocks(&[(record, b"text")]));
         victim.send(&ToReceiver::Changes(vec![

@@ -196,13 +196,13 @@ fn room_is_made_from_the_oldest_of_what_was_expected_and_from_nothing_else() {
     }
     let staging = Staging::open(&fixture.root).unwrap();
     let mut asked = 0;
-    let given_up = staging.give_up_attic(&mut || {
+    let given_up = staging.give_up_attic(&mut |_| {
         asked += 1;
         asked > 2
     });
     assert_eq!(given_up.unwrap(), KeptSize { bytes: 2 * 4096, entries: 2 });
     assert_eq!(kept(&fixture), ["01 Deleted f5", "01 Deleted f4", "01 Unexpected by hand"]);
-    staging.give_up_attic(&mut || false).unwrap();
+    staging.give_up_attic(&mut |_| false).unwrap();
     assert_eq!(kept(&fixture), ["01 Unexpected by hand"]);
     assert_eq!(attic_bytes(&fixture.root).unwrap(), 4096);
 }
