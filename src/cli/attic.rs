@@ -272,11 +272,13 @@ fn tell(global: &Global, restored: &Restored, at: &str, in_place: bool) {
         return;
     }
     let session = &restored.session;
-    println!("{at}: {} in session {}, copied back", reason(session.why), session.session);
+    super::say::out(format_args!("{at}: {} in session {}, copied back\n", reason(session.why), session.session));
     if restored.replaced {
-        println!("what was there is in the attic now");
+        super::say::out(format_args!("what was there is in the attic now\n"));
     }
     if in_place {
-        println!("the next push compares this root, and makes it what the primary has: bring it back there, too");
+        super::say::out(format_args!(
+            "the next push compares this root, and makes it what the primary has: bring it back there, too\n"
+        ));
     }
 }

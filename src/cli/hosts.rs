@@ -40,11 +40,11 @@ pub(super) fn run(global: &Global, args: &HostsArgs) -> Exit {
             }
             object
         });
-        println!("{:#}", serde_json::Value::Array(array.collect()));
+        super::say::out(format_args!("{:#}\n", serde_json::Value::Array(array.collect())));
     } else {
         let width = hosts.iter().map(|host| host.name.len()).max().unwrap_or(0);
         for host in &hosts {
-            println!("{:width$}  {:9}  {}", host.name, role(&host.name), host.address);
+            super::say::out(format_args!("{:width$}  {:9}  {}\n", host.name, role(&host.name), host.address));
         }
     }
     Exit::Done

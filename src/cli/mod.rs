@@ -17,6 +17,7 @@ mod push;
 mod receive;
 mod render;
 mod run_lock;
+mod say;
 mod signals;
 mod state_dir;
 mod verify;
@@ -123,7 +124,7 @@ pub fn main() -> u8 {
 
 /// Prints an error as one line.
 fn complain(what: impl std::fmt::Display) {
-    eprintln!("rfleet: {what}");
+    say::err(format_args!("rfleet: {what}\n"));
 }
 
 impl Global {

@@ -205,14 +205,20 @@ fn report(
         reports.iter().filter(|root| root.refused.is_none()).for_each(complain_about);
     }
     if options.json {
-        println!("{:#}", render::json(request.command, fleet, request.dry_run, exit as u8, seconds, reports));
+        super::say::out(format_args!(
+            "{:#}\n",
+            render::json(request.command, fleet, request.dry_run, exit as u8, seconds, reports)
+        ));
         return exit;
     }
     if request.itemize {
         print_changes(reports);
     }
     if !global.quiet {
-        print!("{}", render::summary(request.command, reports, seconds, request.dry_run, global.verbose > 0));
+        super::say::out(format_args!(
+            "{}",
+            render::summary(request.command, reports, seconds, request.dry_run, global.verbose > 0)
+        ));
     }
     exit
 }
@@ -243,9 +249,9 @@ fn print_changes(reports: &[RootReport]) {
         for host in &root.hosts {
             for change in &host.changes {
                 if root.hosts.len() > 1 {
-                    println!("{}: {change}", host.name);
+                    super::say::out(format_args!("{}: {change}\n", host.name));
                 } else {
-                    println!("{change}");
+                    super::say::out(format_args!("{change}\n"));
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::channel::{Channel, ChannelError};
 use super::contents::Table;
-use crate::model::{DirListing, Kind, Node, OwnerNames, RelPath, check_name};
+use crate::model::{DirListing, Kind, Node, OwnerNames, Problem, ProblemKind, RelPath, check_name};
 use crate::plan::{Destination, wanted_directories};
 use crate::wire::{Inventory, MAX_ASKED_DIRECTORIES, ToPrimary, ToReceiver};
 
@@ -58,7 +58,8 @@ impl Room {
     }
 }
 
-/// Fetches what a plan against the source in `table`, of `own_entries`, needs to know.
+/// Fetches what a plan against the source in `table`, of `own_entries`, needs to know. A directory that was there and
+/// cannot be listed any more is a problem, and left alone as one that could not be read in the first place.
 pub(super) async fn fetch(
     channel: &mut Channel,
     names: &OwnerNames,
@@ -66,7 +67,7 @@ pub(super) async fn fetch(
     hidden: &[RelPath],
     inventory: &Inventory,
     excluded: &(dyn Fn(&RelPath, bool) -> bool + Sync),
-) -> Result<Destination, ChannelError> {
+) -> Result<(Destination, Vec<Problem>), ChannelError> {
     let mut room = Room::new(own_entries);
     let mut destination = Destination {
         entries: inventory.entries,
@@ -84,7 +85,13 @@ pub(super) async fn fetch(
         channel.send(&ToReceiver::GetEntries { paths: chunk.to_vec() }).await?;
         receive_entries(channel, chunk, &mut destination.listed, &mut room).await?;
     }
-    Ok(destination)
+    let gone: Vec<_> = wanted.into_iter().filter(|path| !destination.listed.contains_key(path)).collect();
+    if gone.iter().any(RelPath::is_root) {
+        return Err(ChannelError::Unexpected("an inventory of a root that is gone"));
+    }
+    destination.unreadable.extend(gone.iter().cloned());
+    let told = |path| Problem::new(path, ProblemKind::Vanished, "it was listed, and then could not be looked into");
+    Ok((destination, gone.into_iter().map(told).collect()))
 }
 
 /// Takes all directories, in order.

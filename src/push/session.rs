@@ -414,8 +414,9 @@ impl Session<'_> {
         let (scope, protect) = (Arc::clone(&source.scope), protected(&agreed.welcome));
         let excluded = move |path: &RelPath, dir: bool| scope.keeps(path, dir);
         let names = source.contents.names();
-        let mut destination =
+        let (mut destination, gone) =
             inventory::fetch(channel, names, (&table, source.counts.entries), &hidden, inventory, &excluded).await?;
+        self.report.problems.extend(gone);
         let planning = Arc::clone(source);
         let (plan, listing, left) = self
             .aside(move || {

@@ -79,7 +79,7 @@ pub(super) async fn run(
     let ToPrimary::Committed(committed) = channel.receive().await? else {
         return Err(ChannelError::Unexpected("something else than the end of a commit").into());
     };
-    if committed.position != work.position {
+    if committed.position != position {
         return Err(ChannelError::Unexpected("the commit of something else").into());
     }
     report.drifted = report.drifted.saturating_add(committed.drifted);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::link::Output;
 use super::protect::Protect;
-use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, RelPath, Side, View};
+use crate::model::{Digest, DirListing, Fidelity, ListingHasher, OwnerMap, OwnerNames, Problem, RelPath, Side, View};
 use crate::tree::{LinkTable, Root, ScanOptions, SystemOwners, list_dir, scan};
 use crate::wire::{Inventory, MAX_DIRECTORIES, MAX_NODES, MAX_PROBLEMS, ToPrimary, WireError};
 
@@ -112,7 +112,8 @@ impl Listed {
         }
     }
 
-    /// Sends what the directories in `paths` hold now. One that is gone is left out.
+    /// Sends what the directories in `paths` hold now. One that is gone, or of which not all can be told any more, is
+    /// left out: what is not listed would be taken as not there.
     pub(super) fn send_entries(
         &self,
         root: Option<&Root>,
@@ -124,10 +125,12 @@ impl Listed {
         let options = ScanOptions { filter, checksum, attributes, ..ScanOptions::default() };
         for path in paths.iter().filter(|path| !self.protect.holds(path)) {
             let Some(root) = root else { break };
-            // What cannot be looked at is left out, and what is left out is not touched.
-            let mut problems = Vec::new();
-            if let Ok(listing) = list_dir(root, path, &options, &self.links, &mut problems) {
-                send_listing(listing, output)?;
+            let mut unreadable = Vec::new();
+            let listing = list_dir(root, path, &options, &self.links, &mut unreadable);
+            let is_told = |problem: &Problem| self.inventory.unreadable.iter().any(|told| told.path == problem.path);
+            match listing {
+                Ok(listing) if unreadable.iter().all(is_told) => send_listing(listing, output)?,
+                _ => {}
             }
         }
         output.send(&ToPrimary::EndOfEntries)

@@ -94,17 +94,24 @@ impl Read for Patient {
 /// What both the session and the heartbeat write to.
 #[derive(Clone)]
 pub(super) struct Output {
-    file: Arc<Mutex<File>>,
+    /// `None` once something could be written in part only: what follows would be taken for the rest of it.
+    file: Arc<Mutex<Option<File>>>,
     silence: Duration,
 }
 
 impl Output {
     pub(super) fn send(&self, message: &ToPrimary) -> Result<(), WireError> {
-        let bytes = encode(message);
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut open) = file.take() else { return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()) };
+        self.write(&mut open, &encode(message))?;
+        *file = Some(open);
+        Ok(())
+    }
+
+    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         let mut patience = Patience::new(self.silence);
         for part in bytes.chunks(WRITE_BYTES) {
-            patience.wait(&file, PollFlags::OUT, Duration::MAX).map_err(|error| match error.kind() {
+            patience.wait(file, PollFlags::OUT, Duration::MAX).map_err(|error| match error.kind() {
                 io::ErrorKind::TimedOut => io::Error::new(error.kind(), "the primary does not take what it is sent"),
                 _ => error,
             })?;
@@ -132,7 +139,7 @@ impl PrimaryLink {
     /// introduced itself.
     pub(super) fn open(input: OwnedFd, output: OwnedFd, silence: Duration) -> Self {
         let opened = Instant::now();
-        let output = Output { file: Arc::new(Mutex::new(output.into())), silence };
+        let output = Output { file: Arc::new(Mutex::new(Some(output.into()))), silence };
         let deadline = opened.checked_add(silence);
         let input = Patient { file: input.into(), patience: Patience::new(silence), deadline };
         let input = BufReader::with_capacity(128 << 10, input);

@@ -223,7 +223,7 @@ fn walk<T: Listed>(
 }
 
 /// Lists the one directory `path` again, with the links that a scan of the same tree found, as
-/// that scan would list it. What could not be read is added to `problems`.
+/// that scan would list it. Entries of which it is not known what they are are missing, and added to `unreadable`.
 ///
 /// RACE: an inode number that was freed and given to a new file with several names since that
 /// scan makes the new file look like a link of the old one's first name. It takes a deletion and
@@ -236,13 +236,12 @@ pub fn list_dir(
     path: &RelPath,
     options: &ScanOptions<'_>,
     links: &LinkTable,
-    problems: &mut Vec<Problem>,
+    unreadable: &mut Vec<Problem>,
 ) -> io::Result<DirListing> {
     let dir = root.dir(path)?;
     let mut lister = Lister::new(*options);
     let listing = lister.list(&dir, path.clone(), &mut Links::Fixed(links))?;
-    problems.append(&mut lister.unreadable);
-    problems.append(&mut lister.problems);
+    unreadable.append(&mut lister.unreadable);
     Ok(listing)
 }
 

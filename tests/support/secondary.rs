@@ -223,6 +223,8 @@ impl Secondary {
         self.serial += 1;
         let mut content = BY_HAND.to_vec();
         content.extend_from_slice(format!("{}", self.serial).as_bytes());
+        // Two of one size could be written in one tick of the clock, and look the same.
+        content.resize(content.len() + self.serial, b'.');
         // Of a size that the primary's file does not have.
         let size = fs::metadata(path).map_or(0, |m| m.len());
         if u64::try_from(content.len()).unwrap() == size {
