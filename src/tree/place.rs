@@ -108,7 +108,7 @@ fn put_over(
     let mut as_wanted = None;
     if !(over.expected)(there.expected()) {
         let new = staged.entry.stage.dir.stat(&staged.entry.name)?;
-        if !looks_like(there, &new) {
+        if !is_as_wanted(staged.kind, there, &new) {
             return exchange_with_attic(staged, site, attic);
         }
         as_wanted = Some(new);
@@ -116,8 +116,12 @@ fn put_over(
     exchange(staged, site, over, Known { surveyed: false, as_wanted }, attic)
 }
 
-/// Whether `there` is what `new` would make of it, by kind, size and time.
-fn looks_like(there: &Stat, new: &Stat) -> bool {
+/// Whether `there` is what `new` would make of it: by kind, size and time, or the very file that a hard link is of. Two
+/// files that are edited by hand at once can have one size and time, and then neither is the other.
+fn is_as_wanted(kind: StagedKind, there: &Stat, new: &Stat) -> bool {
+    if kind == StagedKind::HardLink {
+        return there.is_same_inode(new);
+    }
     there.file_type() == new.file_type() && there.size_bytes == new.size_bytes && there.mtime == new.mtime
 }
 
@@ -158,7 +162,7 @@ fn exchange(
         }
         return Ok(Placed::AsExpected);
     }
-    if known.as_wanted.is_some_and(|new| looks_like(&found, &new)) {
+    if known.as_wanted.is_some_and(|new| is_as_wanted(staged.kind, &found, &new)) {
         // The name in the stage is now that of the old entry, which goes with it.
         return Ok(Placed::AsExpected);
     }
@@ -492,6 +496,25 @@ mod tests {
                 }
                 assert!(names(&fixture.path.join(".rfleet/stage")).is_empty(), "{row}");
             }
+        }
+    }
+
+    #[test]
+    fn another_file_of_the_size_and_time_of_a_hard_link_is_kept_and_the_same_file_is_not() {
+        let fixture = Fixture::with(&["d", "other=two"]);
+        let at = make(&fixture, "file");
+        let now = Timespec { tv_sec: time(5).secs, tv_nsec: time(5).nanos.into() };
+        let times = Timestamps { last_access: now, last_modification: now };
+        utimensat(CWD, fixture.path.join("other"), &times, AtFlags::empty()).unwrap();
+        let staging = Staging::open(&fixture.root).unwrap();
+        let top = fixture.root.dir(&RelPath::root()).unwrap();
+        let before = fs::symlink_metadata(&at).unwrap().ino();
+        for outcome in [Placed::KeptAside, Placed::AsExpected] {
+            let (mut apply, mut attic) = (Applier::new(&fixture.root), staging.attic("session").unwrap());
+            let over = Over { expected: &|_| false, ..OVER_LEAVES };
+            let staged = staging.hard_link(&top, b"other").unwrap();
+            assert_eq!(apply.place(staged, &path("d/x"), over, &mut attic).unwrap(), outcome);
+            assert_eq!((fixture.text("d/x").as_str(), kept(&fixture)), ("two", Some(before)));
         }
     }
 
