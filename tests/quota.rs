@@ -74,11 +74,12 @@ impl Fleet {
 #[test]
 fn a_push_that_would_not_fit_is_refused_before_anything_is_changed() {
     let fleet = Fleet::new("quota = \"3MiB\"");
-    file(&fleet.source.join("large"), &"x".repeat(4 << 20));
+    fs::create_dir(fleet.source.join("d")).unwrap();
+    file(&fleet.source.join("d/large"), &"x".repeat(4 << 20));
     file(&fleet.source.join("stays"), "x");
     let allowed = format!("of the {} that [receive] quota allows", 3 * MIB);
     fleet.refused(&[
-        "up to 42",
+        "up to 421",
         "bytes are needed",
         ", 0 are taken",
         &allowed,
@@ -102,7 +103,7 @@ fn a_push_that_would_not_fit_is_refused_before_anything_is_changed() {
     file(&fleet.source.join("small"), "z");
     fleet.refused(&["nothing was changed"]);
     fs::remove_file(fleet.source.join("small")).unwrap();
-    fs::remove_file(fleet.source.join("large")).unwrap();
+    fs::remove_file(fleet.source.join("d/large")).unwrap();
     fleet.done();
     file(&fleet.source.join("small"), "z");
     fleet.done();

@@ -9,7 +9,6 @@ use std::path::Path;
 
 use rfleet::model::{Expected, Position, ProblemKind};
 use rfleet::wire::Change;
-use support::keep::file;
 use support::primary::path;
 use support::scratch::tool_path;
 use support::tree::set_mode;
@@ -136,11 +135,9 @@ fn a_root_behind_a_link_to_a_mount_with_another_mount_in_it_is_all_one_root() {
     let root = scratch.path("root");
     std::os::unix::fs::symlink(&disk, &root).unwrap();
     fs::create_dir(source.join("volume")).unwrap();
-    // What lies on another filesystem gets attributes, through a handle; no content is renamed to there.
-    for (at, mode) in [(&source, 0o640), (&disk, 0o600)] {
-        file(&at.join("volume/file"), "x");
-        set_mode(&at.join("volume/file"), mode);
-    }
+    // What lies on another filesystem is made there and gets attributes; no content is renamed to there.
+    fs::create_dir(source.join("volume/directory")).unwrap();
+    set_mode(&source.join("volume/directory"), 0o750);
     for text in ["one", "another"] {
         fs::write(source.join("file"), text).unwrap();
         let (outcome, log) = traced(&scratch, &CALLS, &root);
@@ -148,5 +145,5 @@ fn a_root_behind_a_link_to_a_mount_with_another_mount_in_it_is_all_one_root() {
         assert_eq!(places(&log, "landlock_restrict_self(").len(), 2, "{log}");
     }
     assert_eq!(fs::read_to_string(disk.join("file")).unwrap(), "another");
-    assert_eq!(fs::metadata(disk.join("volume/file")).unwrap().permissions().mode() & 0o7777, 0o640);
+    assert_eq!(fs::metadata(disk.join("volume/directory")).unwrap().permissions().mode() & 0o7777, 0o750);
 }

@@ -193,7 +193,8 @@ impl<'a> Writer<'a> {
 
     /// Takes room for what is about to be made.
     pub(super) fn charge(&mut self, needed: Usage) -> Result<(), WriteError> {
-        if self.account.as_mut().is_none_or(|account| account.charge(needed)) {
+        // What needs no room is welcome in a root that has more than its quota already.
+        if needed == Usage::default() || self.account.as_mut().is_none_or(|account| account.charge(needed)) {
             return Ok(());
         }
         // What takes the place of something else makes room.
