@@ -100,7 +100,7 @@ impl Story {
     }
 
     fn push(&self, config: &Path) -> Push<'_> {
-        Push::configured(&self.scratch, config).args(&["--timeout", "20s"])
+        Push::configured(&self.scratch, config).args(&["--timeout", "5s"])
     }
 
     fn converge(&mut self, what: &str) {
