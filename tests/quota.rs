@@ -312,3 +312,19 @@ fn a_quota_of_a_real_filesystem_is_told_and_leaves_nothing_half_done() {
     Push::adhoc(&scratch, &source, &[&copy]).ok();
     support::assert_same(&source, &copy);
 }
+
+#[test]
+fn the_attic_gives_way_to_a_quota_before_a_push_is_refused() {
+    let fleet = Fleet::new("quota = \"4MiB\"\nattic = \"7d\"");
+    let mut said = Vec::new();
+    for letter in ["a", "b", "c", "d", "e", "f"] {
+        file(&fleet.source.join("page"), &letter.repeat(1 << 20));
+        let outcome = fleet.push();
+        outcome.assert_code(0);
+        support::assert_same(&fleet.source, &fleet.copy);
+        said.extend(outcome.report().host("box").notes.clone());
+        assert!(used(&fleet.copy).0 <= 4 * MIB, "{said:?}");
+    }
+    assert!(said.iter().any(|note| note.contains("the attic has given up")), "{said:?}");
+    assert!(used(&fleet.copy).0 > 2 * MIB, "it keeps what there is room for");
+}

@@ -9,8 +9,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::{HostKeys, SshError, SshOptions, SshTarget};
+
+/// The whole handshake may take so many times what connecting may: ssh itself bounds only its first part, and a host that
+/// goes away in the middle would be waited for.
+const HANDSHAKE: u32 = 3;
 
 /// Preferences for what the operator's configuration leaves open (in ssh_config the first value
 /// found wins). AES in hardware moves two to three times the bytes of the default cipher for the
@@ -69,7 +74,12 @@ pub(super) async fn launch(
         ssh.current_dir("/");
     }
     // This process ends as soon as it is let in, and leaves the master.
-    let status = ssh.status().await.map_err(SshError::Local)?;
+    let patience = options.connect_timeout * HANDSHAKE;
+    let Ok(status) = timeout(patience, ssh.status()).await else {
+        let seconds = patience.as_secs_f64();
+        return Err(SshError::Unreachable(format!("ssh: it answered, but let nobody in for {seconds} s")));
+    };
+    let status = status.map_err(SshError::Local)?;
     if status.success() { Ok(()) } else { Err(explain(&String::from_utf8_lossy(&super::content(&log)))) }
 }
 
