@@ -35,6 +35,9 @@ use crate::wire::{
     ToReceiver, Welcome, WireError, choose_protocol, decode,
 };
 
+/// A record is shorter.
+const RECORD_BYTES: usize = 4096;
+
 /// How often the primary is told how far we are.
 const PROGRESS: Duration = Duration::from_millis(100);
 
@@ -314,7 +317,7 @@ impl Session<'_> {
             let message = format!("{} belongs to fleet {}", path.display(), state.fleet.escape_debug());
             return Err(refuse(RefusalKind::OtherFleet, message));
         }
-        let account = match self.account(&begin, &path, Some(&root), Some(&root)) {
+        let mut account = match self.account(&begin, &path, Some(&root), Some(&root)) {
             Err(_) if self.policy.attic.is_some() => {
                 given_up.add(self.make_room_in_quota(&staging, &root, &begin, &path)?);
                 self.account(&begin, &path, Some(&root), Some(&root))?
@@ -328,6 +331,10 @@ impl Session<'_> {
             // A push without configuration takes the root away from the position that its fleet knows.
             (None, state) => unknown_position(state.as_ref()),
         };
+        if let Some(account) = &mut account {
+            // The record, which is made beside the one that is there.
+            account.charge(account.entry("state".len(), RECORD_BYTES as u64, 0));
+        }
         if let Some(claim) = &claim {
             let written = staging.write_state(&state::encode(claim));
             written.map_err(|error| write_refusal(&path, &WriteError::Failed(error)))?;
