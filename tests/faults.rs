@@ -9,9 +9,11 @@ mod support;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rstest::rstest;
-use support::{Config, Ledger, Outcome, Push, Scratch, rfleet_bin, versions};
+use support::scratch::{run_or_panic, tool_path};
+use support::{Config, Ledger, Outcome, Push, Rng, Scratch, rfleet_bin, versions};
 
 const FILES: u64 = 7;
 
@@ -169,4 +171,67 @@ fn a_receiver_whose_calls_fail_one_by_one_loses_nothing(#[case] how: &'static st
     for call in calls {
         story.each_step(call, how);
     }
+}
+
+/// A kernel that finds the filesystem of a secondary damaged lets nobody write to it any more, in the middle of a push.
+#[test]
+fn a_filesystem_that_becomes_read_only_in_the_middle_is_named() {
+    let scratch = Scratch::new();
+    let copy = scratch.mount_image(DISK, &["mkfs.ext4", "-q", "-e", "remount-ro"], 320 << 20).join("www");
+    let source = scratch.path("source");
+    let far = Config::new("cms").root("www", &copy, "").write(&scratch, "far.toml");
+    let receive = [rfleet_bin().to_str().unwrap(), "receive", "--config", far.to_str().unwrap()];
+    let config = Config::new("cms").root("www", &source, "delete = true\nmax_delete = \"100%\"");
+    let config = config.host_command("box", &receive, "www", &copy).write(&scratch, "rfleet.toml");
+    let mut ledger = Ledger::new(source, copy);
+    let push = || Push::configured(&scratch, &config).args(&["--timeout", "10s", "--host", "box"]);
+    let mut rng = Rng::new(5);
+    versions::write(&ledger.source, 4 * FILES, 1);
+    let clean = push().ok().wall;
+    ledger.note_acknowledged("the first push");
+    let mut named = 0;
+    for version in 2..=40 {
+        if named == 5 {
+            break;
+        }
+        versions::write(&ledger.source, 4 * FILES, version);
+        let running = push().start();
+        // The story is about a random moment, so this is a wait for nothing but time.
+        std::thread::sleep(clean * u32::try_from(rng.below(1_000)).unwrap() / 1_000);
+        damage(&scratch);
+        let outcome = running.finish();
+        repair(&scratch);
+        let what = format!("version {version}");
+        assert_no_panic(&outcome, &what);
+        ledger.check(&outcome, "box", &what);
+        if outcome.code() == Some(3) {
+            let said = outcome.stderr.to_lowercase();
+            assert!(said.contains("read-only") || said.contains("input/output"), "{}", outcome.said());
+            named += 1;
+        }
+        let again = push().run();
+        assert_eq!(again.code(), Some(0), "{what}: {}", again.said());
+        ledger.note_acknowledged(&what);
+    }
+    assert_eq!(named, 5, "pushes that met it");
+}
+
+const DISK: &str = "disk";
+
+fn damage(scratch: &Scratch) {
+    let image = scratch.path(&format!("{DISK}.image"));
+    let listed =
+        run_or_panic(Command::new("losetup").args(["-n", "-O", "NAME", "-j"]).arg(image).env("PATH", tool_path()));
+    let device = listed.trim().trim_start_matches("/dev/");
+    std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "a test").unwrap();
+}
+
+fn repair(scratch: &Scratch) {
+    scratch.assert_no_leftovers();
+    scratch.unmount(DISK);
+    let image = scratch.path(&format!("{DISK}.image"));
+    // It exits with 1 when it has mended something.
+    let mended = Command::new("e2fsck").arg("-fy").arg(image).env("PATH", tool_path()).output().unwrap();
+    assert!(mended.status.code() <= Some(1), "{mended:?}");
+    scratch.mount_again(DISK);
 }
