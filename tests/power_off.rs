@@ -107,6 +107,12 @@ impl Host {
         wait_until("the host's sshd", Duration::from_secs(20), || {
             std::fs::read_to_string(&log).is_ok_and(|log| log.contains("Server listening"))
         });
+        // The primary's kernel may remember for a while that nobody was there.
+        wait_until("the way to the host", Duration::from_secs(20), || {
+            let mut scan = tool("nsenter");
+            scan.arg(format!("--net=/run/netns/{}", self.cable.primary)).args(["ssh-keyscan", "-T", "1", ADDRESS]);
+            scan.stderr(Stdio::null()).output().is_ok_and(|output| !output.stdout.is_empty())
+        });
     }
 
     /// Nothing is flushed, nobody says goodbye.
