@@ -328,3 +328,18 @@ fn the_attic_gives_way_to_a_quota_before_a_push_is_refused() {
     assert!(said.iter().any(|note| note.contains("the attic has given up")), "{said:?}");
     assert!(used(&fleet.copy).0 > 2 * MIB, "it keeps what there is room for");
 }
+
+#[test]
+fn a_push_that_would_not_fit_anyway_costs_the_attic_nothing() {
+    let fleet = Fleet::new("quota = \"4MiB\"\nattic = \"7d\"");
+    for letter in ["a", "b"] {
+        file(&fleet.source.join("page"), &letter.repeat(1 << 20));
+        fleet.done();
+    }
+    let attic = fleet.copy.join(".rfleet/attic");
+    let before = Snapshot::take(&attic);
+    assert!(before.entries.len() > 2, "something is kept");
+    file(&fleet.source.join("more"), &"c".repeat(8 << 20));
+    fleet.refused(&["are needed", "nothing was changed"]);
+    before.assert_untouched(&attic);
+}

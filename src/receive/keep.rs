@@ -3,35 +3,71 @@
 use std::io;
 use std::path::Path;
 
+use super::policy::Quota;
+use super::quota::Account;
 use super::refusal::{End, SPARE_BYTES, check_room, has_room, stage_refusal, write_refusal};
 use super::writer::{WriteError, Writer};
-use crate::tree::{KeptSize, Retention, Root, Staging, Usage};
+use crate::tree::{KeptSize, Retention, Root, Staging, Usage, attic_can_give_up};
 use crate::wire::Begin;
 
-/// Takes the root for changes, if they fit; where only the attic is in their way, it gives up as much as it takes.
+/// Takes the root for changes, if they fit, or would if the attic gave up what it can.
 pub(super) fn open_staging(
     root: &Root,
     begin: &Begin,
     path: &Path,
     retention: Option<Retention>,
-) -> Result<(Staging, KeptSize), End> {
+) -> Result<Staging, End> {
     // Who has no policy about the attic does not touch it.
-    if retention.is_none() {
+    if retention.is_none() || !would_have_room(root, begin) {
         check_room(root, begin, path)?;
     }
-    let staging = Staging::open(root).map_err(|error| stage_refusal(path, &error))?;
-    let mut given_up = KeptSize::default();
-    if !has_room(root, begin) {
-        let gone = staging.give_up_attic(&mut |_| has_room(root, begin));
-        given_up = gone.map_err(|error| write_refusal(path, &WriteError::Failed(error)))?;
-        check_room(root, begin, path)?;
+    Staging::open(root).map_err(|error| stage_refusal(path, &error))
+}
+
+fn would_have_room(root: &Root, begin: &Begin) -> bool {
+    let (Ok(free), Ok(kept)) = (root.free(), attic_can_give_up(root)) else { return false };
+    let bytes = begin.need_bytes.saturating_add(SPARE_BYTES) <= free.bytes.saturating_add(kept.bytes);
+    bytes && free.inodes.is_none_or(|free| begin.need_inodes <= free.saturating_add(kept.entries))
+}
+
+/// Where only the attic is in the way of what comes, it gives up as much as it takes. A push that is refused for
+/// another reason must not come so far.
+pub(super) fn make_room(staging: &Staging, root: &Root, begin: &Begin, path: &Path) -> Result<KeptSize, End> {
+    if has_room(root, begin) {
+        return Ok(KeptSize::default());
     }
-    Ok((staging, given_up))
+    let gone = staging.give_up_attic(&mut |_| has_room(root, begin));
+    let gone = gone.map_err(|error| write_refusal(path, &WriteError::Failed(error)))?;
+    check_room(root, begin, path)?;
+    Ok(gone)
+}
+
+/// As [`make_room`], in this host's quota: nothing is given up where all of it would not be enough.
+pub(super) fn make_room_in_quota(
+    quota: Quota,
+    staging: &Staging,
+    root: &Root,
+    begin: &Begin,
+    path: &Path,
+) -> Result<KeptSize, End> {
+    let make = || -> io::Result<KeptSize> {
+        let account = Account::open(quota, Some(root), Some(root))?;
+        let Some(short) = account.and_then(|account| account.shortfall(account.announced(begin))) else {
+            return Ok(KeptSize::default());
+        };
+        let kept = attic_can_give_up(root)?;
+        if is_enough(kept, short) { give_up(staging, short) } else { Ok(KeptSize::default()) }
+    };
+    make().map_err(|error| write_refusal(path, &WriteError::Failed(error)))
+}
+
+fn is_enough(kept: KeptSize, short: Usage) -> bool {
+    kept.bytes >= short.bytes && kept.entries >= short.entries
 }
 
 /// Has the attic give up as much as is missing in a quota, `short`.
-pub(super) fn give_up(staging: &Staging, short: Usage) -> io::Result<KeptSize> {
-    staging.give_up_attic(&mut |gone| gone.bytes >= short.bytes && gone.entries >= short.entries)
+fn give_up(staging: &Staging, short: Usage) -> io::Result<KeptSize> {
+    staging.give_up_attic(&mut |gone| is_enough(gone, short))
 }
 
 impl Writer<'_> {

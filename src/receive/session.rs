@@ -13,7 +13,7 @@ use rustix::process::{getegid, geteuid, getgroups};
 use thiserror::Error;
 
 use super::inventory::Listed;
-use super::keep::{give_up, open_staging};
+use super::keep::{make_room, make_room_in_quota, open_staging};
 use super::link::{PrimaryLink, standard_streams};
 use super::owners::{Ownership, Process};
 use super::policy::{Policy, Roots, TIMEOUT};
@@ -29,7 +29,7 @@ use crate::model::{
     AttributeFidelity, Fidelity, OwnerMap, OwnerNames, Owners, Position, RelPath, Term, TimeFidelity, Timestamp,
     session_name,
 };
-use crate::tree::{Attic, KeptSize, Rights, Root, RootError, Staging, SystemOwners, read_state};
+use crate::tree::{Attic, Rights, Root, RootError, Staging, SystemOwners, read_state};
 use crate::wire::{
     Begin, BlockReader, Committed, FrameKind, Hello, MAX_RESEND, Refusal, RefusalKind, RootState, ToPrimary,
     ToReceiver, Welcome, WireError, choose_protocol, decode,
@@ -304,7 +304,7 @@ impl Session<'_> {
                 root
             }
         };
-        let (staging, mut given_up) = open_staging(&root, &begin, &path, self.policy.attic)?;
+        let staging = open_staging(&root, &begin, &path, self.policy.attic)?;
         let bytes = staging.read_state().ok().flatten();
         // Once more, under the lock.
         let recorded = bytes.as_deref().and_then(state::decode);
@@ -317,9 +317,10 @@ impl Session<'_> {
             let message = format!("{} belongs to fleet {}", path.display(), state.fleet.escape_debug());
             return Err(refuse(RefusalKind::OtherFleet, message));
         }
+        let mut given_up = make_room(&staging, &root, &begin, &path)?;
         let mut account = match self.account(&begin, &path, Some(&root), Some(&root)) {
             Err(_) if self.policy.attic.is_some() => {
-                given_up.add(self.make_room_in_quota(&staging, &root, &begin, &path)?);
+                given_up.add(make_room_in_quota(self.policy.quota, &staging, &root, &begin, &path)?);
                 self.account(&begin, &path, Some(&root), Some(&root))?
             }
             account => account?,
@@ -376,20 +377,6 @@ impl Session<'_> {
         })?;
         account.as_ref().map_or(Ok(()), |account| account.admit(begin, path))?;
         Ok(account)
-    }
-
-    /// Has the attic give up what is missing in the quota for what `begin` announces.
-    fn make_room_in_quota(
-        &self,
-        staging: &Staging,
-        root: &Root,
-        begin: &Begin,
-        path: &std::path::Path,
-    ) -> Result<KeptSize, End> {
-        let failed = |error| write_refusal(path, &WriteError::Failed(error));
-        let account = Account::open(self.policy.quota, Some(root), Some(root)).map_err(failed)?;
-        let short = account.and_then(|account| account.shortfall(account.announced(begin)));
-        short.map_or(Ok(KeptSize::default()), |short| give_up(staging, short).map_err(failed))
     }
 
     /// Takes changes and content until the primary says that it was all.

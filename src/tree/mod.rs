@@ -92,7 +92,7 @@ pub use owners::SystemOwners;
 pub use place::{Expectation, Over, Placed};
 pub use read::{ContentReader, ReadError, Whole, open_basis};
 pub use restore::{RestoreShort, copy_kept_to, directory_looks};
-pub use retire::{Retention, attic_bytes};
+pub use retire::{Retention, attic_can_give_up};
 pub use rights::Rights;
 pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
 pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};

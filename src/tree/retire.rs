@@ -134,16 +134,21 @@ impl Sizes {
     }
 }
 
-/// Bytes that the attic of `root` keeps, as far as they are counted: the sessions that are over. Each name of a file
-/// counts. 0 where there is no attic.
+/// How much the attic of `root` can give up: what was expected, of the sessions that are over. Each name of a file
+/// counts. Nothing where there is no attic.
 ///
 /// # Errors
 /// The operating system's.
-pub fn attic_bytes(root: &Root) -> io::Result<u64> {
+pub fn attic_can_give_up(root: &Root) -> io::Result<KeptSize> {
     let home = open_home(&root.dir(&RelPath::root())?).map_err(io::Error::other)?;
-    let Some(attic) = home.map(|home| open_attic(&home)).transpose()?.flatten() else { return Ok(0) };
+    let mut sum = KeptSize::default();
+    let Some(attic) = home.map(|home| open_attic(&home)).transpose()?.flatten() else { return Ok(sum) };
     let sizes = Sizes::load(&attic);
-    Ok(sizes.by_directory.values().fold(0, |sum, size| sum.saturating_add(size.bytes)))
+    for one in sessions_in(&attic)?.iter().filter(|one| one.why != Why::Unexpected) {
+        let known = sizes.by_directory.get(&one.directory).copied();
+        sum.add(known.map_or_else(|| measure(&attic, one.directory.as_bytes()), Ok)?);
+    }
+    Ok(sum)
 }
 
 impl Attic {
