@@ -13,6 +13,7 @@
 //! |---------------|--------------|
 //! | [`model`]     | the nouns, no I/O: names, entries, digests, terms, problems |
 //! | [`observe`]   | the port through which work reports counts, progress and problems |
+//! | [`status`]    | what an agent says of itself and its fleet |
 //! | [`tree`]      | the only code that touches a synced directory |
 //! | [`plan`]      | pure: two listings to ordered changes; the guard |
 //! | [`delta`]     | signatures, differences and patches of one file's content |
@@ -36,6 +37,7 @@ pub mod payload;
 pub mod plan;
 pub mod push;
 pub mod receive;
+pub mod status;
 pub mod transport;
 pub mod tree;
 pub mod wire;

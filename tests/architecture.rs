@@ -33,6 +33,11 @@ const MODULES: &[Module] = &[
         why: "a port: work reports through it, and it must not know what the work is",
     },
     Module {
+        name: "status",
+        may_use: &[],
+        why: "the document that an agent, its page and `rfleet status` share: plain data",
+    },
+    Module {
         name: "delta",
         may_use: &[],
         why: "bytes in, operations out: it can be fuzzed and reused without any of the rest",
