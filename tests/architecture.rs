@@ -96,6 +96,11 @@ const MODULES: &[Module] = &[
               but its standard input and output",
     },
     Module {
+        name: "serve",
+        may_use: &["status"],
+        why: "shows the status that it is handed: it asks nothing of what works, so nobody who looks can hold up a push",
+    },
+    Module {
         name: "config",
         may_use: &["model", "plan", "receive", "transport"],
         why: "turns what the file says into the options of the others, whose types it takes and whose work it never does",
@@ -117,6 +122,7 @@ const MODULES: &[Module] = &[
             "payload",
             "push",
             "receive",
+            "serve",
             "config",
         ],
         why: "the only place that knows everything, and the only one that prints",
@@ -159,8 +165,8 @@ const OUTSIDE: &[Outside] = &[
             "tokio::net::UnixStream",
             "tokio::net::UnixListener",
         ],
-        only: &["transport", "discovery", "cli"],
-        why: "sockets belong to the rim",
+        only: &["transport", "discovery", "serve", "cli"],
+        why: "sockets belong to the rim; serve listens, and only that",
     },
     Outside {
         paths: &["std::env"],
@@ -175,13 +181,18 @@ const OUTSIDE: &[Outside] = &[
     },
     Outside {
         paths: &["std::time::Instant", "std::thread", "tokio", "rustix"],
-        only: &["tree", "transport", "discovery", "payload", "push", "receive", "config", "cli"],
+        only: &["tree", "transport", "discovery", "payload", "push", "receive", "serve", "config", "cli"],
         why: "model, observe, plan, delta and wire know no clock, no thread and no system call",
     },
     Outside {
         paths: &["anyhow", "clap", "indicatif", "tracing_subscriber"],
         only: &["cli"],
         why: "how people are spoken to is the command line's business; a library returns typed errors",
+    },
+    Outside {
+        paths: &["axum", "hyper", "hyper_util", "maud", "prometheus_client"],
+        only: &["serve"],
+        why: "HTTP, its page and the metrics are one listener's business",
     },
     Outside { paths: &["rusqlite"], only: &["index"], why: "one schema, in one place" },
     Outside { paths: &["ignore"], only: &["model"], why: "patterns are read as git reads them in one place" },

@@ -263,4 +263,8 @@ pub struct FailoverConfig {
 pub struct ServeConfig {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Names under which it may be asked for, besides this host's own.
+    pub hosts: Vec<String>,
+    /// How old the last complete state of a ready secondary may be; `None` is no bound.
+    pub ready_max_age: Option<Duration>,
 }

@@ -107,7 +107,7 @@ fn the_least_file_gets_every_default() {
         },
         mirror: None,
         failover: None,
-        serve: ServeConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9460)) },
+        serve: ServeConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9460)), hosts: vec![], ready_max_age: None },
         path: "F".into(),
         warnings: Vec::new(),
     };
@@ -252,6 +252,8 @@ fn values_other_than_the_defaults_arrive() {
         lease = false
         [serve]
         listen = "[::]:80"
+        hosts = ["status.example.org"]
+        ready_max_age = "1h"
         "#,
     )
     .unwrap();
@@ -280,6 +282,8 @@ fn values_other_than_the_defaults_arrive() {
     assert_eq!(config.receive.protect.lines().collect::<Vec<_>>(), ["wp-config.php", "/cache/"]);
     assert_eq!(config.receive.timeout, Duration::from_secs(90));
     assert_eq!(config.serve.listen.to_string(), "[::]:80");
+    assert_eq!(config.serve.hosts, ["status.example.org"]);
+    assert_eq!(config.serve.ready_max_age, Some(Duration::from_secs(3600)));
 }
 
 #[rstest]
@@ -714,6 +718,7 @@ fn a_bad_root(#[case] root: &str, #[case] expected: &str) {
     "[serve]\nlisten = \"localhost:80\"",
     "F:7: [serve] listen = `localhost:80`: expected an address and port such as `127.0.0.1:9460`"
 )]
+#[case("[serve]\nhosts = [\"a b\"]", "F:7: [serve] hosts = `a b`: a host holds only letters, digits, `.`, `_` and `-`")]
 fn a_bad_section(#[case] more: &str, #[case] expected: &str) {
     assert_eq!(parse_more(more).unwrap_err().to_string(), expected);
 }

@@ -217,5 +217,15 @@ pub(super) fn serve(raw: RawServe) -> Result<ServeConfig, Fault> {
         },
         None => SocketAddr::from(([127, 0, 0, 1], 9460)),
     };
-    Ok(ServeConfig { listen })
+    let names = raw.hosts.map(Spanned::into_inner).unwrap_or_default();
+    let name = |field: Spanned<String>| match check_host(field.get_ref()) {
+        Ok(name) => Ok(name.to_owned()),
+        Err(error) => Err(Fault::value(&field, error)),
+    };
+    let ready_max_age = duration(raw.ready_max_age, Duration::ZERO)?;
+    Ok(ServeConfig {
+        listen,
+        hosts: names.into_iter().map(name).collect::<Result<_, _>>()?,
+        ready_max_age: (!ready_max_age.is_zero()).then_some(ready_max_age),
+    })
 }
