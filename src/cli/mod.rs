@@ -2,15 +2,19 @@
 //! environment and the wall clock, and the only one that prints.
 
 mod adhoc;
+mod agent_client;
 mod attic;
 mod check;
 mod destination;
 mod exclude;
 mod fleet;
 mod history;
+mod host;
 mod hosts;
 mod index;
+mod left;
 mod own_run;
+mod paused;
 mod private_dir;
 mod progress;
 mod push;
@@ -20,7 +24,9 @@ mod run_lock;
 mod say;
 mod signals;
 mod state_dir;
+mod status;
 mod verify;
+mod wait;
 
 use std::path::PathBuf;
 
@@ -96,6 +102,12 @@ enum Command {
     Check(CheckArgs),
     /// What discovery finds now
     Hosts(hosts::HostsArgs),
+    /// How the fleet is: by the running agent, else as the last push left it; exit 0 well, 3 something is not
+    Status(status::StatusArgs),
+    /// Hold a host, let it go on, forget what is known of it
+    Host(host::HostArgs),
+    /// Return when hosts have what is here now
+    Wait(wait::WaitArgs),
     /// What pushes replaced or deleted on this host: list it, bring it back
     Attic(attic::AtticArgs),
 }
@@ -117,6 +129,9 @@ pub fn main() -> u8 {
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Check(args) => check::run(&cli.global, args),
         Command::Hosts(args) => hosts::run(&cli.global, args),
+        Command::Status(args) => status::run(&cli.global, args),
+        Command::Host(args) => host::run(&cli.global, args),
+        Command::Wait(args) => wait::run(&cli.global, args),
         Command::Attic(args) => attic::run(&cli.global, args),
     };
     exit as u8

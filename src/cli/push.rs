@@ -430,7 +430,7 @@ fn configured(global: &Global, options: &Options, request: &Request) -> Result<O
     };
     // Whoever names a host, or wants all of them, is not told to wait.
     let at_once = request.full || options.host.is_some();
-    let held = own_run.as_ref().filter(|_| !at_once).map(OwnRun::held).unwrap_or_default();
+    let held = own_run.as_ref().map(|run| run.held(at_once)).unwrap_or_default();
     let bytes_per_second = request.bytes_per_second.or(config.push.bandwidth);
     // Contents that are compared, or patterns of one run, say nothing of what other runs left.
     let usable = !options.checksum && options.exclude.is_empty() && !request.delete_excluded;

@@ -169,7 +169,7 @@ fn problems(out: &mut String, indent: &str, problems: &[Problem], unlisted: u64)
     }
 }
 
-fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+pub(super) fn widths(rows: &[Vec<String>]) -> Vec<usize> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -179,7 +179,7 @@ fn widths(rows: &[Vec<String>]) -> Vec<usize> {
 }
 
 /// Words to the left, amounts to the right.
-fn aligned(row: &[String], widths: &[usize]) -> String {
+pub(super) fn aligned(row: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
     for (column, (cell, &width)) in row.iter().zip(widths).enumerate() {
         let gap = if column == 0 { 0 } else { GAP };

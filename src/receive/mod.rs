@@ -55,3 +55,4 @@ mod writer;
 pub use policy::{Durability, OwnerPolicy, Policy, Quota, Roots, TIMEOUT};
 pub use restore::{RestoreError, Restored, Wanted, restore, restore_to};
 pub use session::{ReceiveError, refuse_to_start, serve};
+pub use state::decode as decode_state;
