@@ -22,6 +22,7 @@ use support::{Config, Outcome, Push, Scratch, Tree, assert_same, rfleet_bin, wai
 struct Two {
     scratch: Scratch,
     config: PathBuf,
+    gate: PathBuf,
 }
 
 impl Two {
@@ -42,7 +43,7 @@ impl Two {
             .host_command("box", &[bin, "receive"], "www", &scratch.path("copy-box"))
             .write(&scratch, "rfleet.toml");
         scratch.write("go", "");
-        Self { scratch, config }
+        Self { scratch, config, gate }
     }
 
     fn push(&self) -> Push<'_> {
@@ -107,8 +108,15 @@ fn where_no_agent_runs_the_status_is_what_the_last_push_left() {
     assert_eq!(code, Some(3));
     assert_eq!(host(&status, "box").state, HostState::Current);
     let gate = host(&status, "gate");
-    assert_eq!((gate.state, gate.failures), (HostState::Failed, 1));
+    assert_eq!((gate.state, gate.failures), (HostState::Failed, 0), "it was reached");
     assert!(gate.pending > Some(0) && gate.lag_s > 0.0, "{gate:?}");
+    assert!(gate.error.as_ref().is_some_and(|error| error.contains("did not bring everything")), "{gate:?}");
+    // It cannot even be reached.
+    fs::remove_file(&two.gate).unwrap();
+    two.push().run().assert_code(3);
+    let (status, _) = two.status(&[]);
+    let gate = host(&status, "gate");
+    assert_eq!((gate.state, gate.failures), (HostState::Failed, 1));
     assert!(gate.error.is_some() && gate.next_try_ms.is_some(), "{gate:?}");
     // What is asked for alone is judged alone.
     let (only, code) = two.status(&["--host", "box", "--root", "www"]);
