@@ -71,6 +71,7 @@ mod selection;
 mod stage;
 mod times;
 mod usage;
+mod watch;
 mod way;
 
 #[cfg(test)]
@@ -98,3 +99,4 @@ pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_ag
 pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging};
 pub use usage::{Going, Usage, usage};
+pub use watch::{Happening, Noticed, WatchError, Watcher, watch_limit};
