@@ -16,7 +16,7 @@ use super::{Exit, Global, complain, exclude, fleet, render, runtime, signals};
 use crate::config::{self, Config, RootConfig};
 use crate::model::Term;
 use crate::plan::guard::DeleteLimit;
-use crate::push::{Endpoint, GuardSettings, HostJob, HostState, Limiter, RootJob, RootReport, push_root};
+use crate::push::{Endpoint, Extent, GuardSettings, HostJob, HostState, Limiter, RootJob, RootReport, push_root};
 use crate::transport::SshOptions;
 use crate::tree::Selection;
 
@@ -323,6 +323,8 @@ impl Cycle {
                 endpoint: Arc::clone(endpoint),
                 receiver: receiver.clone(),
                 held: self.held.get(&endpoint.name).cloned(),
+                compare: false,
+                line: None,
             });
             let job = self.job(root, request, options, Arc::clone(bars), stop.clone());
             reports.push(push_root(job, hosts.collect()).await);
@@ -355,6 +357,10 @@ impl Cycle {
             dry_run: request.dry_run,
             itemize: request.itemize,
             record: self.index.as_ref().filter(|_| self.usable).map(|index| index.of(root, request.full)),
+            extent: Extent::Whole,
+            kept: None,
+            watcher: None,
+            looked: None,
             memory: self.index.as_ref().map(|index| index.file(root)),
             guard: GuardSettings {
                 max_delete: root.max_delete,

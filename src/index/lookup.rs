@@ -151,6 +151,23 @@ impl Index {
         Ok(transaction.commit()?)
     }
 
+    /// Has the next look at these paths take what is there as changed: it could not be sent as it is recorded.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn distrust_all(&self, paths: &[RelPath]) -> Result<(), IndexError> {
+        let transaction = self.db.unchecked_transaction()?;
+        let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
+        known.insert(RelPath::root(), (self.root, self.root_meta()?));
+        for path in paths {
+            let Some((parent, name)) = path.split() else { continue };
+            if let Some((dir, _)) = self.find_directory(&parent, &mut known)? {
+                self.distrust(dir, name)?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
     /// Has the next scan take the content of an entry as changed, under all names of the file, and whatever comes
     /// in their places then.
     fn distrust(&self, dir: i64, name: &[u8]) -> Result<(), IndexError> {
@@ -165,7 +182,7 @@ impl Index {
         Ok(())
     }
 
-    fn find_directory(
+    pub(super) fn find_directory(
         &self,
         path: &RelPath,
         known: &mut BTreeMap<RelPath, (i64, Meta)>,

@@ -8,7 +8,7 @@
 //! |-----------|--------------|
 //! | `schema`  | the tables; what makes an index usable; rebuilding |
 //! | `row`     | entries as bytes |
-//! | `merge`   | a scan, directory by directory, against what is recorded |
+//! | `merge`   | a scan, directory by directory, or single names, against what is recorded |
 //! | `states`  | one state for all names of a file |
 //! | `history` | what happened after a point |
 //! | `left`    | what scans left out; breaks in the history |
@@ -35,7 +35,7 @@ use thiserror::Error;
 
 pub use hosts::HostRecord;
 pub use lookup::SharedFiles;
-pub use merge::{Look, Merge, Summary};
+pub use merge::{Look, Merge, Summary, Taken};
 pub use schema::{Condition, Identity};
 
 use crate::model::{Position, Sequence, Stamp};
@@ -101,6 +101,11 @@ impl Index {
     pub fn mark_damaged(&self) {
         // If even this fails, opening it will too.
         let _ = self.set("damaged", 1i64);
+    }
+
+    /// Whether it was marked so.
+    pub fn is_damaged(&self) -> bool {
+        self.get::<i64>("damaged").map_or(true, |mark| mark.is_some())
     }
 
     /// Whether `position` is a point of this history from which everything is still known.

@@ -16,7 +16,9 @@ use super::output::{Output, OutputError};
 use crate::model::Problem;
 use crate::payload::Block;
 use crate::transport::{ErrorText, Exit, Link, Peer};
-use crate::wire::{FrameKind, HEADER_BYTES, Header, Refusal, ToPrimary, ToReceiver, WireError, decode, encode};
+use crate::wire::{
+    FrameKind, HEADER_BYTES, Header, Refusal, RefusalKind, ToPrimary, ToReceiver, WireError, decode, encode,
+};
 
 /// How often something is said when there is nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -58,6 +60,19 @@ pub(super) enum ChannelError {
     Refused(Refusal),
     #[error("it said {0} where that has no place; the two sides do not understand each other")]
     Unexpected(&'static str),
+}
+
+impl ChannelError {
+    /// Whether a session that was kept open may fail so and a new one may not.
+    pub(super) fn is_stale(&self) -> bool {
+        let stale = |refusal: &Refusal| matches!(refusal.kind, RefusalKind::Stale);
+        match self {
+            ChannelError::Silent(_) | ChannelError::Closed => true,
+            ChannelError::Refused(refusal) => stale(refusal),
+            ChannelError::Wire(error) => matches!(error, WireError::Io(_)),
+            _ => false,
+        }
+    }
 }
 
 /// Frames to be written.
@@ -187,6 +202,17 @@ impl Channel {
             }
             message => Ok(message),
         }
+    }
+
+    /// Whether the link is there, and was heard of lately.
+    pub(super) fn is_alive(&self) -> bool {
+        let heard = self.shared.started + Duration::from_millis(self.shared.heard_ms.load(Ordering::Relaxed));
+        self.incoming.is_empty() && self.tasks.iter().all(|task| !task.is_finished()) && heard.elapsed() < self.timeout
+    }
+
+    /// Begins another round: patience with the far side begins anew.
+    pub(super) fn begin_round(&self) {
+        self.shared.moved();
     }
 
     /// Waits for room for one more frame.

@@ -7,19 +7,20 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::record::Record;
+use super::record::{Hosts, Record};
 use super::rendezvous::{Agenda, Meeting, meet};
 use super::report::{HostReport, HostState, RootReport, Skipped};
 use super::session::{Context, run};
 use super::source::{ScanError, Source, open, scan_source};
 use super::{HostJob, RootJob};
 use crate::index::IndexError;
-use crate::model::RelPath;
+use crate::model::{ProblemKind, RelPath};
 use crate::plan::guard::GuardRefusal;
 use crate::tree::Root;
 
 /// Brings a root to `hosts`, all of them side by side, none waiting for a sick one.
-pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
+pub async fn push_root(mut job: RootJob, hosts: Vec<HostJob>) -> RootReport {
+    let looked = job.looked.take();
     let job = Arc::new(job);
     let mut report = RootReport {
         name: job.name.clone(),
@@ -43,8 +44,7 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
             return report;
         }
     };
-    let names: Vec<String> = hosts.iter().map(|host| host.endpoint.name.clone()).collect();
-    let record = open_record(&job, &root, names, &mut report).await;
+    let record = open_record(&job, &root, &hosts, &mut report).await;
     let (found, source) = watch::channel(None);
     let (events, inbox) = mpsc::unbounded_channel();
     let hosts: Vec<Arc<HostJob>> = hosts.into_iter().map(Arc::new).collect();
@@ -81,6 +81,10 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
         Some(Ok(Ok((source, note)))) => {
             report.notes.extend(note);
             let source = Arc::new(source);
+            if let Some(looked) = looked {
+                // Whoever does not listen any more does not want to know.
+                let _ = looked.send(source.looked());
+            }
             describe(&mut report, &source, &job);
             unmounted.clone_from(&source.scope.left().unmounted);
             let exchanged = record.as_ref().is_some_and(|record| record.exchanged);
@@ -105,6 +109,9 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     }
     let missing = if source_refused { HostState::Refused } else { HostState::Failed };
     collect(&mut report, meeting, sessions, &hosts, missing).await;
+    if let (Some(_), Some(record)) = (&job.kept, &record) {
+        distrust(Arc::clone(record), &report).await;
+    }
     if let Some(record) = record {
         // Only who confirms what is deleted agrees to it.
         let agreed = !job.guard.confirmed.is_empty() && !job.selection.one_filesystem;
@@ -117,12 +124,15 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
 async fn open_record(
     job: &Arc<RootJob>,
     root: &Arc<Root>,
-    hosts: Vec<String>,
+    hosts: &[HostJob],
     report: &mut RootReport,
 ) -> Option<Arc<Record>> {
     let keep = job.record.clone()?;
+    let names: Vec<String> = hosts.iter().map(|host| host.endpoint.name.clone()).collect();
+    let greeted = hosts.iter().any(|host| host.line.as_ref().is_none_or(|line| !line.is_alive()));
     let (job, root) = (Arc::clone(job), Arc::clone(root));
-    let opened = tokio::task::spawn_blocking(move || Record::open(&job, &keep, &root, &hosts)).await;
+    let opened =
+        tokio::task::spawn_blocking(move || Record::open(&job, &keep, &root, &Hosts { names: &names, greeted })).await;
     match opened.map_err(|error| error.to_string()).and_then(|opened| opened.map_err(|error| error.to_string())) {
         Ok(record) => {
             report.notes.extend(record.note());
@@ -148,6 +158,7 @@ fn scan_with(
             if let (Some(record), IndexError::Damaged(_)) = (record, &error) {
                 record.index.lock().unwrap_or_else(PoisonError::into_inner).mark_damaged();
             }
+            job.kept.iter().for_each(|kept| kept.forget());
             let note = format!("{error}; every host is compared, and the index is built anew");
             match scan_source(job, root, None) {
                 Ok(source) => Ok((source, Some(note))),
@@ -155,6 +166,21 @@ fn scan_with(
                 Err(ScanError::Index(error)) => Err(defect(job, &error.to_string())),
             }
         }
+    }
+}
+
+/// Has the next look take what could not be sent as changed, since no host has it as it is recorded.
+async fn distrust(record: Arc<Record>, report: &RootReport) {
+    let unsent = report.problems.iter().filter(|problem| {
+        matches!(problem.kind, ProblemKind::Changing | ProblemKind::Unreadable | ProblemKind::Vanished)
+    });
+    let paths: Vec<RelPath> = unsent.map(|problem| problem.path.clone()).collect();
+    if paths.is_empty() {
+        return;
+    }
+    let noted = tokio::task::spawn_blocking(move || record.distrust(&paths)).await;
+    if let Ok(Err(error)) = noted {
+        tracing::warn!("{error}: it is built anew");
     }
 }
 

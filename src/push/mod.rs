@@ -11,8 +11,11 @@ mod comparing;
 mod contents;
 mod endpoint;
 mod fanout;
+mod glance;
 mod inventory;
+mod kept;
 mod limit;
+mod line;
 mod output;
 mod probe;
 mod record;
@@ -24,6 +27,7 @@ mod source;
 mod survey;
 mod transfer;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,16 +35,20 @@ use std::time::Duration;
 pub use backoff::Failures;
 pub use endpoint::{Endpoint, Reach};
 pub use fanout::push_root;
+pub use kept::Kept;
 pub use limit::Limiter;
+pub use line::Line;
 pub use probe::{Probe, ProbeError, ProbeRequest, probe};
 pub use record::RecordJob;
 pub use rendezvous::GuardSettings;
 pub use report::{HostReport, HostState, RootReport, Skipped};
 pub use source::check_require;
 
-use crate::model::Term;
+use tokio::sync::oneshot;
+
+use crate::model::{Position, RelPath, Term};
 use crate::observe::Monitor;
-use crate::tree::Selection;
+use crate::tree::{Selection, Unwatched, Watcher};
 
 /// One host's part of a [`RootJob`].
 pub struct HostJob {
@@ -50,6 +58,33 @@ pub struct HostJob {
     pub receiver: Vec<String>,
     /// Why the host is not to be tried this time; its report says so.
     pub held: Option<String>,
+    /// Everything there is to be compared.
+    pub compare: bool,
+    /// Where the session is kept open for the next cycle; `None`: it ends with this one.
+    pub line: Option<Arc<Line>>,
+}
+
+/// How much of the source is looked at.
+#[derive(Clone, Debug, Default)]
+pub enum Extent {
+    /// All of it.
+    #[default]
+    Whole,
+    /// These paths, and what came with them; all of it where that does not tell.
+    Paths(Arc<BTreeSet<RelPath>>),
+}
+
+/// What became of the look at the source: told as soon as it is known, before any host has it.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// All of it was scanned.
+    pub whole: bool,
+    /// What a host has that has everything.
+    pub position: Position,
+    /// Entries in the source.
+    pub entries: u64,
+    /// Directories that changes are not noticed in.
+    pub unwatched: Unwatched,
 }
 
 /// A root and what to do with it.
@@ -74,6 +109,14 @@ pub struct RootJob {
     pub checksum: bool,
     /// Sync extended attributes and ACLs.
     pub attributes: bool,
+    /// How much of the source is looked at.
+    pub extent: Extent,
+    /// What is kept of the source in memory from one cycle to the next; only with `record`.
+    pub kept: Option<Arc<Kept>>,
+    /// Watches the directories that are listed.
+    pub watcher: Option<Arc<Watcher>>,
+    /// Told what became of the look at the source. Dropped where a guard refuses.
+    pub looked: Option<oneshot::Sender<Looked>>,
     /// Change nothing.
     pub dry_run: bool,
     /// Keep the lines of the changes.

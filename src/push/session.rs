@@ -1,6 +1,6 @@
 //! One host's part of a push, from the first word to the last.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
@@ -11,6 +11,7 @@ use super::channel::{Channel, ChannelError, shortened, told};
 use super::comparing::{mark_hidden, note_drift, note_kept, protected};
 use super::contents::Contents;
 use super::limit::Limits;
+use super::line::Open;
 use super::record::{Approach, Ended, Record};
 use super::rendezvous::{Brought, Event, Verdict};
 use super::report::{HostReport, HostState};
@@ -170,6 +171,18 @@ struct Session<'a> {
 struct Agreed {
     welcome: Welcome,
     approach: Approach,
+    /// It is known to lack something.
+    lacks: bool,
+}
+
+/// A round that went well.
+struct Round {
+    state: HostState,
+    welcome: Welcome,
+    /// What the host has now.
+    at: Position,
+    /// Less something that it had problems with.
+    lacks: bool,
 }
 
 impl Session<'_> {
@@ -177,6 +190,16 @@ impl Session<'_> {
         let job = &self.context.job;
         if let Some(why) = &self.task.held {
             return Err(SessionError::Held(why.clone()));
+        }
+        let open = self.task.line.as_ref().filter(|line| line.is_alive()).and_then(|line| line.take());
+        if let Some(open) = open {
+            match self.go_on(open).await {
+                Err(SessionError::Channel(error)) if error.is_stale() => {
+                    // It went away, or somebody else was there, since the last cycle: from the start, then.
+                    self.report = HostReport::new(&self.report.name);
+                }
+                outcome => return outcome,
+            }
         }
         job.monitor.phase(&self.report.name, Phase::Connecting);
         // The semaphore is never closed; its error would only mean no limit.
@@ -196,13 +219,57 @@ impl Session<'_> {
         let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
         let limits = Limits::new(self.task.endpoint.limiter.as_ref(), job.limiter.as_ref());
         let mut channel = Channel::open(link, job.timeout, limits, on_progress);
-        let shared = Arc::clone(&channel.shared);
-        // However it ends, the link is ended in order, so that the receiver can clean up.
         let outcome = unless_stopped(&stop, self.talk(&mut channel, place)).await;
-        let (exit, said) = channel.close().await;
-        self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
-        self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);
-        if let Err(SessionError::Channel(error)) = &outcome {
+        self.end_round(channel, outcome, (0, 0)).await
+    }
+
+    /// Goes on with a session of an earlier cycle.
+    async fn go_on(&mut self, open: Open) -> Result<HostState, SessionError> {
+        let Open { mut channel, welcome, at, lacks } = open;
+        self.report.reached = Some(true);
+        channel.begin_round();
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let before = (count(&channel.shared.sent_bytes), count(&channel.shared.received_bytes));
+        let place = self.context.comparing.acquire().await.ok();
+        let stop = self.context.job.stop.clone();
+        let round = async {
+            let due = self.compare
+                || self.task.compare
+                || self.context.record.as_ref().is_none_or(|record| record.is_verify_due(&self.report.name));
+            let approach = if due { Approach::Reconcile(Some(at)) } else { Approach::History(at) };
+            self.tell(Event::Welcomed(self.host));
+            if due {
+                channel.send(&ToReceiver::List).await?;
+            }
+            self.round(&mut channel, place, Agreed { welcome, approach, lacks }).await
+        };
+        let outcome = unless_stopped(&stop, round).await;
+        self.end_round(channel, outcome, before).await
+    }
+
+    /// Keeps the session for the next cycle. Where there is none, or it failed, the link is ended in order, so that the
+    /// receiver can clean up.
+    async fn end_round(
+        &mut self,
+        channel: Channel,
+        outcome: Result<Round, SessionError>,
+        (sent, received): (u64, u64),
+    ) -> Result<HostState, SessionError> {
+        let shared = Arc::clone(&channel.shared);
+        let mut ended = None;
+        let outcome = match (outcome, &self.task.line) {
+            (Ok(Round { state, welcome, at, lacks }), Some(line)) => {
+                line.put(Open { channel, welcome, at, lacks });
+                Ok(state)
+            }
+            (outcome, _) => {
+                ended = Some(channel.close().await);
+                outcome.map(|round| round.state)
+            }
+        };
+        self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed) - sent;
+        self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed) - received;
+        if let (Err(SessionError::Channel(error)), Some((exit, said))) = (&outcome, ended) {
             let unheard = shared.messages.load(Ordering::Relaxed) == 0;
             if unheard && matches!(error, ChannelError::Silent(_)) {
                 // The link leads nowhere.
@@ -217,10 +284,20 @@ impl Session<'_> {
         &mut self,
         channel: &mut Channel,
         comparing: Option<SemaphorePermit<'_>>,
-    ) -> Result<HostState, SessionError> {
-        let job = Arc::clone(&self.context.job);
+    ) -> Result<Round, SessionError> {
         let agreed = self.greet(channel).await?;
         self.report.notes.extend(agreed.welcome.notes.iter().cloned().map(shortened));
+        self.round(channel, comparing, agreed).await
+    }
+
+    /// From what is known of the host to what it is told, and has then.
+    async fn round(
+        &mut self,
+        channel: &mut Channel,
+        comparing: Option<SemaphorePermit<'_>>,
+        agreed: Agreed,
+    ) -> Result<Round, SessionError> {
+        let job = Arc::clone(&self.context.job);
         let (source, agreed, planned) = self.plan(channel, agreed).await?;
         drop(comparing);
         self.report.notes.extend(source.counts.left_out(agreed.welcome.fidelity));
@@ -239,10 +316,18 @@ impl Session<'_> {
             Verdict::Go(content) => content,
             Verdict::Refused(refusal) => return Err(SessionError::Guard(refusal)),
         };
-        if job.dry_run {
-            return Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Planned });
-        }
         let position = source.contents.position();
+        let from_history = matches!(agreed.approach, Approach::History(_));
+        let mut round = Round {
+            state: if plan.is_empty() { HostState::Unchanged } else { HostState::Done },
+            welcome: agreed.welcome.clone(),
+            at: position,
+            lacks: (from_history && agreed.lacks) || !self.report.problems.is_empty(),
+        };
+        if job.dry_run {
+            let state = if plan.is_empty() { HostState::Unchanged } else { HostState::Planned };
+            return Ok(Round { state, ..round });
+        }
         let recorded = agreed.welcome.state.as_ref().is_some_and(|state| {
             is_recorded && state.position == position && state.term == job.term && state.primary == job.primary
         });
@@ -253,11 +338,21 @@ impl Session<'_> {
             self.begin().await?;
             let remote = self.task.endpoint.is_remote();
             let times = agreed.welcome.fidelity.times;
-            let work = transfer::Work { job: &job, source: &source, listing, plan, remote, record, position, times };
-            transfer::run(channel, work, content, signatures, &mut self.report).await?;
+            let lacks = round.lacks;
+            let work =
+                transfer::Work { job: &job, source: &source, listing, plan, remote, record, position, times, lacks };
+            let done = transfer::run(channel, work, content, signatures, &mut self.report).await?;
+            round.lacks |= done.lacks;
+            round.welcome.state = job.fleet.clone().map(|fleet| RootState {
+                fleet,
+                root: job.name.clone(),
+                term: job.term,
+                primary: job.primary.clone(),
+                position: done.recorded,
+            });
         }
-        self.note(&agreed, position).await?;
-        Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Done })
+        self.note(&agreed, position, round.lacks).await?;
+        Ok(round)
     }
 
     /// Remembers that the host is about to be changed.
@@ -269,14 +364,14 @@ impl Session<'_> {
     }
 
     /// Remembers how far the host is, unless it has to be looked at first.
-    async fn note(&mut self, agreed: &Agreed, position: Position) -> Result<(), SessionError> {
+    async fn note(&mut self, agreed: &Agreed, position: Position, lacks: bool) -> Result<(), SessionError> {
         let Some(record) = self.context.record.clone() else { return Ok(()) };
         let surprise = |problem: &Problem| matches!(problem.kind, ProblemKind::Conflict | ProblemKind::Vanished);
         let from_history = matches!(agreed.approach, Approach::History(_));
         if from_history && self.report.problems.iter().any(surprise) {
             return Err(SessionError::Drifted);
         }
-        let incomplete = self.left || !self.report.problems.is_empty() || self.report.more_problems > 0;
+        let incomplete = self.left || lacks || !self.report.problems.is_empty() || self.report.more_problems > 0;
         let ended = Ended { position, reconciled: !from_history, fidelity: agreed.welcome.fidelity, incomplete };
         let name = self.report.name.clone();
         let noted = tokio::task::spawn_blocking(move || record.note_host(&name, ended)).await;
@@ -314,15 +409,16 @@ impl Session<'_> {
             Some(record) => record.approach(job, &self.report.name, &welcome),
             None => Approach::Reconcile(None),
         };
+        let compare = self.compare || self.task.compare;
         let approach = match approach {
-            Approach::History(position) if self.compare => Approach::Reconcile(Some(position)),
+            Approach::History(position) if compare => Approach::Reconcile(Some(position)),
             approach => approach,
         };
         if let Approach::Reconcile(_) = approach {
             // It lists its root while the source is scanned.
             channel.send(&ToReceiver::List).await?;
         }
-        Ok(Agreed { welcome, approach })
+        Ok(Agreed { welcome, approach, lacks: false })
     }
 
     async fn source(&self) -> Option<Arc<Source>> {
@@ -346,23 +442,28 @@ impl Session<'_> {
             let protect = protected(&agreed.welcome);
             let planned = self
                 .aside(move || {
-                    let Contents::Indexed(indexed) = &planning.contents else { return Ok(None) };
+                    let Contents::Indexed(indexed) = &planning.contents else { return Ok(Err(None)) };
+                    if !indexed.lock().knows(from)? {
+                        return Ok(Err(None));
+                    }
                     let Some(history) = indexed.history(from, fidelity, delete, &planning.root)? else {
-                        return Ok(None);
+                        return Ok(Err(Some(from)));
                     };
                     let (mut plan, listing) = (Arc::clone(&history.plan), Arc::clone(&history.listing));
                     if !protect.is_empty() {
                         leave_protected(Arc::make_mut(&mut plan), &listing, &protect);
                     }
                     let left = !plan.removals.is_empty() && planning.confirm_removals(Arc::make_mut(&mut plan));
-                    Ok(Some((Planned { plan, listing }, left)))
+                    Ok(Ok((Planned { plan, listing }, left)))
                 })
                 .await?;
-            if let Some((planned, left)) = planned {
-                self.left = left;
-                return Ok((source, agreed, planned));
+            match planned {
+                Ok((planned, left)) => {
+                    self.left = left;
+                    return Ok((source, agreed, planned));
+                }
+                Err(from) => agreed.approach = Approach::Reconcile(from),
             }
-            agreed.approach = Approach::Reconcile(Some(from));
             channel.send(&ToReceiver::List).await?;
         }
         let ToPrimary::Inventory(inventory) = channel.receive().await? else {

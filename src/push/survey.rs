@@ -18,7 +18,7 @@ use crate::tree::{
 };
 
 /// How much is read at a time of a file that is looked at again.
-const LOOK_BYTES: usize = 256 << 10;
+pub(super) const LOOK_BYTES: usize = 256 << 10;
 
 /// Entries that are handed over at a time: one directory at a time costs more than it gains.
 const BATCH_ENTRIES: usize = 2048;
@@ -104,17 +104,17 @@ struct Merged {
 ///
 /// RACE: the directory was closed since it was listed, and another may have its path by now. What is in that one says
 /// nothing of the entries that were listed, however alike they look: so it has to be the same.
-struct Looking<'a> {
-    root: &'a Root,
-    path: &'a RelPath,
+pub(super) struct Looking<'a> {
+    pub(super) root: &'a Root,
+    pub(super) path: &'a RelPath,
     /// What the directory was when it was listed.
-    itself: Inode,
+    pub(super) itself: Inode,
     /// Opened when it is needed.
-    handle: Option<Option<Dir>>,
-    buffer: &'a mut [u8],
+    pub(super) handle: Option<Option<Dir>>,
+    pub(super) buffer: &'a mut [u8],
     /// `None` if they are not synced.
-    attributes: Option<&'a mut AttributesReader>,
-    problems: &'a mut Vec<Problem>,
+    pub(super) attributes: Option<&'a mut AttributesReader>,
+    pub(super) problems: &'a mut Vec<Problem>,
 }
 
 impl Looking<'_> {

@@ -10,6 +10,8 @@
 //! | `below`    | what lies below a directory |
 //! | `open`     | how the path that an operator named becomes a [`Root`] |
 //! | `scan`     | listings of a root in path order |
+//! | `glance`   | looks at single paths |
+//! | `watch`    | file events |
 //! | `links`    | files with several names, as a scan meets them |
 //! | `selection` | what of a source is synced, `.rfleetignore` |
 //! | `way`      | what a scan leaves out by it on its way |
@@ -55,6 +57,7 @@ mod attributes;
 mod below;
 mod beneath;
 mod dispose;
+mod glance;
 mod home;
 mod kept;
 mod links;
@@ -81,9 +84,10 @@ mod race_tests;
 
 pub use apply::{Applier, MetaSet, problem_kind};
 pub use attic::{Attic, KeptSize, Why};
-pub use attributes::{Found, LocalAttributes, Reader as AttributesReader, attributes_of};
+pub use attributes::{Found, LocalAttributes, Reader as AttributesReader, attributes_of, own_attributes};
 pub use below::find_below;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
+pub use glance::{Glimpse, glance};
 pub use home::read_state;
 pub use kept::{KeptSession, KeptSessions};
 pub use links::LinkTable;
@@ -95,7 +99,7 @@ pub use read::{ContentReader, ReadError, Whole, open_basis};
 pub use restore::{RestoreShort, copy_kept_to, directory_looks};
 pub use retire::{Retention, attic_can_give_up};
 pub use rights::Rights;
-pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
+pub use scan::{Below, Filter, ScanOptions, ScanReport, SeenDirectory, Unwatched, list_dir, look_again, scan, survey};
 pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging};
 pub use usage::{Going, Usage, usage};

@@ -24,6 +24,7 @@ use super::links::{LinkTable, Links};
 use super::meta::Hold;
 use super::read::{ContentReader, ReadError};
 use super::selection::{LeftOut, Selection};
+use super::watch::{WatchError, Watcher};
 use super::way::{Way, reserved_problem};
 use crate::model::{
     Digest, DirListing, Kind, Meta, Name, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME,
@@ -62,6 +63,28 @@ pub struct ScanOptions<'a> {
     pub checksum: bool,
     /// Told the number of entries so far, once for each directory.
     pub on_progress: Option<&'a dyn Fn(u64)>,
+    /// Watches each directory before it is listed; with [`survey`].
+    pub watcher: Option<&'a Watcher>,
+    /// Only this directory, with all below it.
+    pub below: Option<Below<'a>>,
+}
+
+/// A part of a tree, of which an earlier scan has seen the rest.
+#[derive(Clone, Copy)]
+pub struct Below<'a> {
+    /// The directory.
+    pub path: &'a RelPath,
+    /// What that scan left out.
+    pub left: &'a LeftOut,
+}
+
+/// Directories that could not be watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unwatched {
+    /// Their number.
+    pub directories: u64,
+    /// Of the first that was not for the limit, why.
+    pub error: Option<String>,
 }
 
 /// What a scan found beside the listings.
@@ -79,6 +102,8 @@ pub struct ScanReport {
     pub problems: Vec<Problem>,
     /// What the selection left out.
     pub left: LeftOut,
+    /// Directories that changes are not noticed in.
+    pub unwatched: Unwatched,
     /// Entries listed, the root itself not counted.
     pub entries: u64,
     /// Directories listed, the root counted.
@@ -180,7 +205,10 @@ fn walk<T: Listed>(
     let mut report = ScanReport::default();
     let mut lister = Lister::new(*options);
     let mut stack: Vec<Level> = Vec::new();
-    let top = RelPath::root();
+    let top = options.below.map_or_else(RelPath::root, |below| below.path.clone());
+    if let Some(below) = options.below {
+        lister.way.begin_below(&below);
+    }
     let dir = root.dir(&top)?;
     let listing = list(&mut lister, &dir, top, &mut report.links)?;
     stack.push(take_in(listing, dir, options, owners, &mut report, visit)?);
@@ -216,6 +244,7 @@ fn walk<T: Listed>(
     report.unreadable.append(&mut lister.unreadable);
     report.problems.append(&mut lister.problems);
     report.left = lister.way.left;
+    report.unwatched = lister.unwatched;
     if let Some(selection) = options.selection {
         report.left.unmounted = selection.mounts.difference(&report.left.mounts).cloned().collect();
     }
@@ -300,6 +329,7 @@ struct Lister<'a> {
     read_buffer: Vec<u8>,
     unreadable: Vec<Problem>,
     problems: Vec<Problem>,
+    unwatched: Unwatched,
 }
 
 impl<'a> Lister<'a> {
@@ -311,7 +341,21 @@ impl<'a> Lister<'a> {
             read_buffer: if options.checksum { vec![0; READ_BUFFER_BYTES] } else { Vec::new() },
             unreadable: Vec::new(),
             problems: Vec::new(),
+            unwatched: Unwatched::default(),
         }
+    }
+
+    /// Before the directory is listed, or what comes in between is seen by nobody.
+    fn watch(&mut self, dir: &Dir, path: &RelPath) {
+        let Some(watcher) = self.options.watcher else { return };
+        match watcher.add(dir, path) {
+            Ok(()) => return,
+            Err(WatchError::Limit) => {}
+            Err(WatchError::Failed(error)) => {
+                self.unwatched.error.get_or_insert_with(|| format!("{path}: {error}"));
+            }
+        }
+        self.unwatched.directories += 1;
     }
 
     fn list(&mut self, dir: &Dir, path: RelPath, links: &mut Links<'_>) -> io::Result<DirListing> {
@@ -351,6 +395,7 @@ impl<'a> Lister<'a> {
     }
 
     fn survey(&mut self, dir: &Dir, path: RelPath) -> io::Result<SeenDirectory> {
+        self.watch(dir, &path);
         let stat = dir.stat_self()?;
         let mut itself = Node { name: Name::default(), kind: Kind::Directory, meta: stat.meta() };
         let rules = self.way.enter(dir, &path, &stat, &self.options, &mut self.problems)?;
@@ -473,7 +518,7 @@ fn joins(parent: &RelPath, name: &[u8]) -> Result<(), PathError> {
 }
 
 /// What `name` is, by its inode; looks again when it becomes something else in the middle.
-fn stat_and_kind(dir: &Dir, name: &CStr) -> Result<(Stat, Kind), Errno> {
+pub(super) fn stat_and_kind(dir: &Dir, name: &CStr) -> Result<(Stat, Kind), Errno> {
     let mut tries = TRIES;
     loop {
         let stat = Stat::from(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?);

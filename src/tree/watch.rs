@@ -263,8 +263,7 @@ mod tests {
         std::fs::write(place.at("f"), "x").unwrap();
         std::fs::create_dir(place.at("d")).unwrap();
         let at = |name, how| Noticed::At(path(name), how);
-        let expected =
-            [at("f", Happening::Writing), at("f", Happening::Complete), at("d", Happening::Directory)];
+        let expected = [at("f", Happening::Writing), at("f", Happening::Complete), at("d", Happening::Directory)];
         assert_eq!(place.noticed(), expected);
         std::fs::File::open(place.at("f")).unwrap();
         assert_eq!(place.noticed(), [], "a look is no change");

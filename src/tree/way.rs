@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::beneath::{Dir, Stat};
-use super::scan::ScanOptions;
+use super::scan::{Below, ScanOptions};
 use super::selection::{IGNORE_FILE, LeftOut, Selection};
 use crate::model::{Digest, Name, PatternError, Patterns, Problem, ProblemKind, RESERVED_NAME, RelPath, Verdict};
 
@@ -49,6 +49,12 @@ struct Known {
 }
 
 impl Way {
+    /// Is at a directory to which an earlier scan has found the way.
+    pub(super) fn begin_below(&mut self, below: &Below<'_>) {
+        let above = below.left.rules.iter().filter(|(dir, _)| below.path.is_below(dir));
+        self.chain = above.map(|(dir, patterns)| (dir.clone(), Arc::clone(patterns))).collect();
+    }
+
     /// Comes to the directory `path` and reads its file of patterns: the digest of their text. Lines that are no
     /// patterns are added to `problems`.
     ///

@@ -118,6 +118,8 @@ pub enum RefusalKind {
     BadRequest,
     /// The operating system refused.
     Failed,
+    /// The root is not as it was when the primary was last told.
+    Stale,
 }
 
 /// A receiver's last word: nothing more is changed.
