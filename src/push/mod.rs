@@ -12,6 +12,8 @@ mod contents;
 mod endpoint;
 mod fanout;
 mod glance;
+#[cfg(test)]
+mod glance_tests;
 mod inventory;
 mod kept;
 mod limit;
