@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global, args: &ReceiveArgs) -> Exit {
             return Exit::Usage;
         }
     };
-    match receive::serve(&roots, &policy, now()) {
+    match receive::serve(&roots, &policy, now) {
         Ok(()) => Exit::Done,
         Err(error) => {
             complain(error);
