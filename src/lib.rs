@@ -14,6 +14,7 @@
 //! | [`model`]     | the nouns, no I/O: names, entries, digests, terms, problems |
 //! | [`observe`]   | the port through which work reports counts, progress and problems |
 //! | [`status`]    | what an agent says of itself and its fleet |
+//! | [`control`]   | what is asked of an agent over its socket, and answered |
 //! | [`tree`]      | the only code that touches a synced directory |
 //! | [`plan`]      | pure: two listings to ordered changes; the guard |
 //! | [`delta`]     | signatures, differences and patches of one file's content |
@@ -29,6 +30,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod delta;
 pub mod index;
 pub mod model;

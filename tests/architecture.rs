@@ -38,6 +38,11 @@ const MODULES: &[Module] = &[
         why: "the document that an agent, its page and `rfleet status` share: plain data",
     },
     Module {
+        name: "control",
+        may_use: &["status"],
+        why: "what is said over the agent's socket: plain data that both ends share, with the status in it",
+    },
+    Module {
         name: "delta",
         may_use: &[],
         why: "bytes in, operations out: it can be fuzzed and reused without any of the rest",
@@ -100,6 +105,8 @@ const MODULES: &[Module] = &[
         may_use: &[
             "model",
             "observe",
+            "status",
+            "control",
             "delta",
             "plan",
             "index",
