@@ -361,6 +361,7 @@ impl Cycle {
             kept: None,
             watcher: None,
             looked: None,
+            ended: None,
             memory: self.index.as_ref().map(|index| index.file(root)),
             guard: GuardSettings {
                 max_delete: root.max_delete,

@@ -206,7 +206,8 @@ impl Contents {
         match self {
             Contents::Listed(_) => None,
             Contents::Indexed(indexed) => {
-                Some(Box::new(Keeper { index: Arc::clone(&indexed.index), waiting: Vec::new() }))
+                let index = Arc::clone(&indexed.index);
+                Some(Box::new(Keeper { index, waiting: Vec::new(), unsent: Vec::new() }))
             }
         }
     }
@@ -235,6 +236,7 @@ const READINGS: usize = 4096;
 struct Keeper {
     index: Arc<Mutex<Index>>,
     waiting: Vec<(RelPath, Seen, Digest)>,
+    unsent: Vec<RelPath>,
 }
 
 impl Readings for Keeper {
@@ -244,13 +246,21 @@ impl Readings for Keeper {
             self.keep();
         }
     }
+
+    fn note_unsent(&mut self, path: &RelPath) {
+        self.unsent.push(path.clone());
+    }
 }
 
 impl Keeper {
     fn keep(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting);
+        let (waiting, unsent) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.unsent));
+        if waiting.is_empty() && unsent.is_empty() {
+            return;
+        }
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        if index.note_digests(&waiting).is_err() {
+        // No host has what could not be sent as it is recorded: the next look takes it as changed.
+        if index.note_digests(&waiting).and_then(|()| index.distrust_all(&unsent)).is_err() {
             // It would not know what hosts have that is not what it says: built anew, it has them compared.
             index.mark_damaged();
         }

@@ -14,7 +14,7 @@ use super::session::{Context, run};
 use super::source::{ScanError, Source, open, scan_source};
 use super::{HostJob, RootJob};
 use crate::index::IndexError;
-use crate::model::{ProblemKind, RelPath};
+use crate::model::RelPath;
 use crate::plan::guard::GuardRefusal;
 use crate::tree::Root;
 
@@ -62,7 +62,15 @@ pub async fn push_root(mut job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     let mut sessions = JoinSet::new();
     for (number, host) in hosts.iter().enumerate() {
         let (context, host) = (Arc::clone(&context), Arc::clone(host));
-        sessions.spawn(async move { (number, run(context, number, host).await) });
+        let ended = job.ended.clone();
+        sessions.spawn(async move {
+            let report = run(context, number, host).await;
+            if let Some(ended) = ended {
+                // Whoever does not listen any more does not want to know.
+                let _ = ended.send(report.clone());
+            }
+            (number, report)
+        });
     }
     drop(context);
     let scan_job = Arc::clone(&job);
@@ -109,9 +117,6 @@ pub async fn push_root(mut job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     }
     let missing = if source_refused { HostState::Refused } else { HostState::Failed };
     collect(&mut report, meeting, sessions, &hosts, missing).await;
-    if let (Some(_), Some(record)) = (&job.kept, &record) {
-        distrust(Arc::clone(record), &report).await;
-    }
     if let Some(record) = record {
         // Only who confirms what is deleted agrees to it.
         let agreed = !job.guard.confirmed.is_empty() && !job.selection.one_filesystem;
@@ -166,21 +171,6 @@ fn scan_with(
                 Err(ScanError::Index(error)) => Err(defect(job, &error.to_string())),
             }
         }
-    }
-}
-
-/// Has the next look take what could not be sent as changed, since no host has it as it is recorded.
-async fn distrust(record: Arc<Record>, report: &RootReport) {
-    let unsent = report.problems.iter().filter(|problem| {
-        matches!(problem.kind, ProblemKind::Changing | ProblemKind::Unreadable | ProblemKind::Vanished)
-    });
-    let paths: Vec<RelPath> = unsent.map(|problem| problem.path.clone()).collect();
-    if paths.is_empty() {
-        return;
-    }
-    let noted = tokio::task::spawn_blocking(move || record.distrust(&paths)).await;
-    if let Ok(Err(error)) = noted {
-        tracing::warn!("{error}: it is built anew");
     }
 }
 

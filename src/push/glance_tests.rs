@@ -62,6 +62,7 @@ impl Place {
             kept,
             watcher: None,
             looked: None,
+            ended: None,
             dry_run: false,
             itemize: false,
             record: Some(record),
@@ -137,7 +138,9 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 /// Does it as far as it can be done, and says where something may have happened, as file events would.
 fn apply(root: &Path, edit: &Edit, dirty: &mut BTreeSet<RelPath>) {
     use std::os::unix::fs::PermissionsExt;
-    let mut touch = |path: &str| drop(dirty.insert(RelPath::new(path.as_bytes()).unwrap()));
+    let mut touch = |path: &str| {
+        dirty.insert(RelPath::new(path.as_bytes()).unwrap());
+    };
     match edit {
         Edit::Write(path, size) => {
             let path = name(*path);

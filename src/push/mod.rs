@@ -46,7 +46,7 @@ pub use rendezvous::GuardSettings;
 pub use report::{HostReport, HostState, RootReport, Skipped};
 pub use source::check_require;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::model::{Position, RelPath, Term};
 use crate::observe::Monitor;
@@ -119,6 +119,8 @@ pub struct RootJob {
     pub watcher: Option<Arc<Watcher>>,
     /// Told what became of the look at the source. Dropped where a guard refuses.
     pub looked: Option<oneshot::Sender<Looked>>,
+    /// Told of each host as soon as its part is over.
+    pub ended: Option<mpsc::UnboundedSender<HostReport>>,
     /// Change nothing.
     pub dry_run: bool,
     /// Keep the lines of the changes.

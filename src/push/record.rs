@@ -174,15 +174,6 @@ impl Record {
         self.lock().set_host(host, &record)
     }
 
-    /// Has the next look at `paths` take what is there as changed. Where that cannot be noted the index is given up.
-    ///
-    /// # Errors
-    /// The index fails.
-    pub(super) fn distrust(&self, paths: &[RelPath]) -> Result<(), IndexError> {
-        let index = self.lock();
-        index.distrust_all(paths).inspect_err(|_| index.mark_damaged())
-    }
-
     /// What was a mount point at an earlier scan. Where that cannot be read the scan will say so.
     pub(super) fn mounts(&self) -> BTreeSet<RelPath> {
         self.lock().mounts().unwrap_or_default()

@@ -269,6 +269,7 @@ impl Room {
             readings: source.contents.readings(),
             attributes: source.attributes,
             level: remote.then_some(LEVEL),
+            patient: source.patient,
         };
         self.encoders.push((Arc::clone(&bundle.log), spawn_encoder(job, &bundle.log)));
         if self.closed {
@@ -382,6 +383,7 @@ pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Runs<I
         readings: source.contents.readings(),
         attributes: source.attributes,
         level: remote.then_some(LEVEL),
+        patient: source.patient,
     };
     drop(spawn_encoder(job, &log));
     reader

@@ -30,6 +30,8 @@ pub(super) struct Source {
     pub(super) scope: Arc<Scope>,
     /// All of it was scanned.
     pub(super) whole: bool,
+    /// Files that keep changing are waited for.
+    pub(super) patient: bool,
     /// Directories that changes are not noticed in.
     pub(super) unwatched: Unwatched,
 }
@@ -249,6 +251,7 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
     }
     Ok(Source {
         whole: true,
+        patient: job.kept.is_none(),
         unwatched: report.unwatched,
         root,
         contents,
@@ -280,7 +283,7 @@ fn glance_source(
     }
     kept.keep(remembered);
     let (root, tables, attributes) = (Arc::clone(root), Tables::default(), job.attributes);
-    Ok(Some(Source { root, contents, tables, problems, counts, attributes, scope, whole: false, unwatched }))
+    Ok(Some(Source { root, contents, tables, problems, counts, attributes, scope, whole: false, patient: false, unwatched }))
 }
 
 /// Lists the source into memory.
@@ -354,6 +357,7 @@ mod tests {
             attributes: false,
             scope: Arc::default(),
             whole: true,
+            patient: true,
             unwatched: Unwatched::default(),
         };
         let removal = |(name, directory): (&str, bool)| Removal {
