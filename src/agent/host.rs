@@ -98,7 +98,13 @@ impl Host {
     }
 
     /// A try ended at `now`, at a source at `head`. `chance` is any number.
-    pub(super) fn end(&mut self, report: &HostReport, head: Option<Position>, (now, now_ms): (Instant, u64), chance: u64) {
+    pub(super) fn end(
+        &mut self,
+        report: &HostReport,
+        head: Option<Position>,
+        (now, now_ms): (Instant, u64),
+        chance: u64,
+    ) {
         self.busy = None;
         self.doing = None;
         let status = &mut self.status;
@@ -152,7 +158,12 @@ impl Host {
     }
 
     /// What there is to say of it. `lag` is the age of the oldest change that it does not have.
-    pub(super) fn status(&mut self, head: Option<Position>, lag: Duration, (now, now_ms): (Instant, u64)) -> HostStatus {
+    pub(super) fn status(
+        &mut self,
+        head: Option<Position>,
+        lag: Duration,
+        (now, now_ms): (Instant, u64),
+    ) -> HostStatus {
         let failed = self.failures > 0;
         if self.history_at.is_none_or(|at| now.duration_since(at) >= HISTORY_STEP) {
             self.history_at = Some(now);

@@ -62,7 +62,15 @@ pub(super) struct Due {
 impl Schedule {
     /// Everything is due at once.
     pub(super) fn new(timing: Timing, now: Instant) -> Self {
-        Schedule { timing, dirty: BTreeMap::new(), next: None, whole: now, wanted: Some(now), all_noticed: false, earliest: now }
+        Schedule {
+            timing,
+            dirty: BTreeMap::new(),
+            next: None,
+            whole: now,
+            wanted: Some(now),
+            all_noticed: false,
+            earliest: now,
+        }
     }
 
     /// From now on it goes by these times.

@@ -28,16 +28,16 @@ impl Indexes {
         Indexes { directory, fleet, verify_interval, now: Timestamp { secs, nanos: passed.subsec_nanos() } }
     }
 
-    /// Where the index of `root` lies.
-    pub(super) fn file(&self, root: &Root) -> PathBuf {
+    /// Where the index of the root `name` lies.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         // Neither name can hold a colon.
-        self.directory.join(format!("{}:{}.index", self.fleet, root.name))
+        self.directory.join(format!("{}:{name}.index", self.fleet))
     }
 
     /// The index of `root`.
     pub(super) fn of(&self, root: &Root, full: bool) -> RecordJob {
         RecordJob {
-            file: self.file(root),
+            file: self.file(&root.name),
             machine: machine(),
             filter: root.selection.identity(root.delete_excluded),
             // Random keys are what this hasher is made with.
@@ -49,7 +49,7 @@ impl Indexes {
     }
 }
 
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let id = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
     if id.trim().is_empty() { fleet::own_name() } else { id.trim().to_owned() }
 }

@@ -2,6 +2,7 @@
 //! environment and the wall clock, and the only one that prints.
 
 mod adhoc;
+mod agent;
 mod attic;
 mod check;
 mod destination;
@@ -88,6 +89,8 @@ enum LogFormat {
 enum Command {
     /// Push every root of the configuration to every secondary, or SRC to each DEST, once
     Push(push::PushArgs),
+    /// The daemon: pushes on file events and every interval, for as long as it runs
+    Agent(agent::AgentArgs),
     /// The far end: started over SSH, speaks rfleet's protocol on stdin and stdout
     Receive(receive::ReceiveArgs),
     /// Compare every secondary with the primary; exit 0 equal, 3 different
@@ -113,6 +116,7 @@ pub fn main() -> u8 {
     start_logging(&cli.global);
     let exit = match &cli.command {
         Command::Push(args) => push::run(&cli.global, args),
+        Command::Agent(args) => agent::run(&cli.global, args),
         Command::Receive(args) => receive::run(&cli.global, args),
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Check(args) => check::run(&cli.global, args),
@@ -128,9 +132,14 @@ fn complain(what: impl std::fmt::Display) {
 }
 
 impl Global {
+    /// Where the configuration lies.
+    fn config_path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+
     /// Loads the configuration; says what is wrong with it.
     fn load(&self) -> Result<Config, Exit> {
-        let path = self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let path = self.config_path();
         let config = Config::load(&path).map_err(|error: ConfigError| {
             complain(&error);
             Exit::Usage

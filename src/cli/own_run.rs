@@ -53,6 +53,11 @@ impl OwnRun {
         Ok(Some(OwnRun { state, _lock: lock, history, fleet, members }))
     }
 
+    /// The state directory.
+    pub(super) fn state(&self) -> &std::path::Path {
+        self.state.path()
+    }
+
     /// Hosts that are not to be tried yet, with the reason.
     pub(super) fn held(&self) -> HashMap<String, String> {
         self.history.held(now_s())

@@ -283,7 +283,18 @@ fn glance_source(
     }
     kept.keep(remembered);
     let (root, tables, attributes) = (Arc::clone(root), Tables::default(), job.attributes);
-    Ok(Some(Source { root, contents, tables, problems, counts, attributes, scope, whole: false, patient: false, unwatched }))
+    Ok(Some(Source {
+        root,
+        contents,
+        tables,
+        problems,
+        counts,
+        attributes,
+        scope,
+        whole: false,
+        patient: false,
+        unwatched,
+    }))
 }
 
 /// Lists the source into memory.

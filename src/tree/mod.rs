@@ -103,4 +103,4 @@ pub use scan::{Below, Filter, ScanOptions, ScanReport, SeenDirectory, Unwatched,
 pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging};
 pub use usage::{Going, Usage, usage};
-pub use watch::{Happening, Noticed, WatchError, Watcher, watch_limit};
+pub use watch::{Happening, Noticed, WatchError, Watcher, network_filesystem, watch_limit};

@@ -8,9 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Bound;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
@@ -73,18 +76,6 @@ struct Tables {
     numbers: BTreeMap<RelPath, i32>,
 }
 
-impl AsFd for Watcher {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
-    }
-}
-
-impl AsRawFd for Watcher {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.inotify.as_raw_fd()
-    }
-}
-
 impl Watcher {
     /// Watches nothing yet.
     ///
@@ -144,6 +135,19 @@ impl Watcher {
     fn drop_watch(&self, number: i32) {
         // What is deleted is no longer watched: that is no error.
         let _ = inotify::remove_watch(&self.inotify, number);
+    }
+
+    /// Waits until there are events, at most `time`; whether there are.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn wait(&self, time: Duration) -> io::Result<bool> {
+        let time = Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.inotify, PollFlags::IN)], Some(&time)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Directories that are watched.
@@ -209,6 +213,31 @@ fn happening(what: ReadFlags) -> Happening {
     } else {
         Happening::Attributes
     }
+}
+
+/// Filesystems that other hosts write to as well, or that a program makes up: by their magic numbers (statfs(2)).
+const NETWORK: [(u32, &str); 14] = [
+    (0x0000_6969, "NFS"),
+    (0x0000_517B, "SMB"),
+    (0xFE53_4D42, "SMB"),
+    (0xFF53_4D42, "CIFS"),
+    (0x6573_5546, "FUSE"),
+    (0x0102_1997, "9P"),
+    (0x00C3_6400, "Ceph"),
+    (0x5346_414F, "AFS"),
+    (0x7375_7245, "Coda"),
+    (0x0116_1970, "GFS2"),
+    (0x7461_636F, "OCFS2"),
+    (0x0BD0_0BD0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x786F_4256, "vboxsf"),
+];
+
+/// What kind of filesystem `path` lies on, if it is one whose changes are not all told here.
+pub fn network_filesystem(path: &Path) -> Option<&'static str> {
+    // The lowest 32 bits: the field has another width on each architecture.
+    let magic = rustix::fs::statfs(path).ok()?.f_type as u64 & 0xFFFF_FFFF;
+    NETWORK.iter().find(|(number, _)| u64::from(*number) == magic).map(|(_, name)| *name)
 }
 
 /// The bound on watches of this user, for messages; `None` where it cannot be read.
@@ -304,6 +333,13 @@ mod tests {
         std::fs::remove_dir_all(place.at("a")).unwrap();
         place.noticed();
         assert_eq!(place.watcher.directories(), 1);
+    }
+
+    #[test]
+    fn a_local_filesystem_is_none_of_the_network() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(network_filesystem(directory.path()), None);
+        assert_eq!(network_filesystem(Path::new("/proc")), None);
     }
 
     #[test]
