@@ -222,14 +222,15 @@ fn a_file_that_is_written_for_long_does_not_hold_up_the_others_and_arrives_whole
     let mut others = 0;
     while began.elapsed() < Duration::from_secs(6) {
         long.write_all(&[b'x'; 5000]).unwrap();
-        if began.elapsed() > Duration::from_secs(1) * others {
+        if began.elapsed() > Duration::from_millis(500) * others {
             others += 1;
             let name = format!("other{others}");
             fs::write(local.at(&name), "x").unwrap();
             let here = || local.copies.iter().all(|copy| copy.join(&name).exists());
             wait_until("another file meanwhile", Duration::from_secs(2), here);
         }
-        std::thread::sleep(Duration::from_millis(2));
+        // Long enough to be read in between: what changes while it is read is never sent.
+        std::thread::sleep(Duration::from_millis(40));
     }
     let some = |copy: &PathBuf| fs::metadata(copy.join("long")).is_ok_and(|found| found.len() > 0);
     assert!(local.copies.iter().all(some), "what was there after a second was sent");

@@ -171,7 +171,11 @@ async fn wait(
     };
     match tokio::time::timeout(time, all).await {
         Ok(done) => done,
-        Err(_) => Err(late(&roots, &status.borrow())),
+        Err(_) => {
+            let (reply, answer) = oneshot::channel();
+            tell(Asked::Status(reply));
+            Err(late(&roots, &*answer.await.map_err(|_| ends())?))
+        }
     }
 }
 

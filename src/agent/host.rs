@@ -16,7 +16,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How long what a host had problems with is left before everything there is compared for it; doubles each time.
-const FIRST_COMPARE: Duration = Duration::from_secs(10);
+const FIRST_COMPARE: Duration = Duration::from_secs(2);
 
 /// The longest of these.
 const LONGEST_COMPARE: Duration = Duration::from_secs(15 * 60);
@@ -97,14 +97,8 @@ impl Host {
         std::mem::take(&mut self.compare) || due
     }
 
-    /// A try ended at `now`, at a source at `head`. `chance` is any number.
-    pub(super) fn end(
-        &mut self,
-        report: &HostReport,
-        head: Option<Position>,
-        (now, now_ms): (Instant, u64),
-        chance: u64,
-    ) {
+    /// A try ended at `now`. `chance` is any number.
+    pub(super) fn end(&mut self, report: &HostReport, (now, now_ms): (Instant, u64), chance: u64) {
         self.busy = None;
         self.doing = None;
         let status = &mut self.status;
@@ -114,10 +108,10 @@ impl Host {
         status.error.clone_from(&report.error);
         match report.state {
             Outcome::Done | Outcome::Unchanged | Outcome::Planned | Outcome::Partial => {
-                let partial = report.state == Outcome::Partial;
+                let partial = report.state == Outcome::Partial || report.unsure;
                 self.failures = 0;
                 self.not_before = None;
-                self.at = head;
+                self.at = report.position;
                 status.commits += u64::from(report.state != Outcome::Unchanged);
                 self.note_problems(&report.problems, report.more_problems);
                 if partial {

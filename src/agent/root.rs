@@ -1,6 +1,6 @@
 //! One root as the agent keeps it: what is to be looked at, what each host has, which cycle may begin.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,8 +49,6 @@ pub(super) struct RootAgent {
     pub(super) running: BTreeSet<u64>,
     /// What the source is at.
     head: Option<Position>,
-    /// What each cycle looked at.
-    heads: BTreeMap<u64, Position>,
     /// Changes: the number of the last of some, and since when these are known.
     changes: VecDeque<(Sequence, Instant)>,
     /// How long hosts take, about.
@@ -106,7 +104,6 @@ impl RootAgent {
             cycles: 0,
             running: BTreeSet::new(),
             head: None,
-            heads: BTreeMap::new(),
             changes: VecDeque::new(),
             typical: Duration::from_millis(5),
             due_since: None,
@@ -307,7 +304,6 @@ impl RootAgent {
             self.trim();
         }
         self.head = Some(looked.position);
-        self.heads.insert(cycle, looked.position);
         self.barriers.look_ended(cycle, looked.position.sequence);
     }
 
@@ -346,14 +342,13 @@ impl RootAgent {
 
     /// A host's part of `cycle` is over.
     pub(super) fn host_ended(&mut self, cycle: u64, report: &HostReport, times: (Instant, u64)) -> Delivered {
-        let head = self.heads.get(&cycle).copied();
         let now = times.0;
         let Some(host) = self.hosts.iter_mut().find(|host| host.settings.name == report.name) else {
             return Delivered::default();
         };
         let Some((_, began)) = host.busy.filter(|(busy, _)| *busy == cycle) else { return Delivered::default() };
         let before = host.at.map(|at| at.sequence);
-        host.end(report, head, times, random());
+        host.end(report, times, random());
         let after = host.at.map(|at| at.sequence);
         if after.is_some() {
             let took = now.saturating_duration_since(began).clamp(Duration::from_millis(2), Duration::from_secs(2));
@@ -374,7 +369,6 @@ impl RootAgent {
     /// All of `cycle` is over.
     pub(super) fn ended(&mut self, cycle: u64, report: &RootReport, now: Instant) {
         self.running.remove(&cycle);
-        self.heads.remove(&cycle);
         for host in self.hosts.iter_mut().filter(|host| host.busy.is_some_and(|(busy, _)| busy == cycle)) {
             // Its part ended without a word.
             host.busy = None;

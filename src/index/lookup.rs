@@ -238,6 +238,21 @@ impl Index {
         Paths::default().of(self, dir)?.join(name).map_err(|_| BAD_NAME)
     }
 
+    /// As [`Index::path_of`]; `None` if the directory is no longer there.
+    pub(super) fn path_of_known(&self, dir: DirectoryId, name: &[u8]) -> Result<Option<RelPath>, IndexError> {
+        let mut names = vec![Name::from(name)];
+        let mut at = Some(dir);
+        while let Some(dir) = at {
+            let Some(place) = self.place(dir)? else { return Ok(None) };
+            if place.parent.is_some() {
+                names.push(place.name);
+            }
+            at = place.parent;
+        }
+        let joined = names.iter().rev().try_fold(RelPath::root(), |path, name| path.join(name));
+        Ok(Some(joined.map_err(|_| BAD_NAME)?))
+    }
+
     pub(super) fn root_meta(&self) -> Result<Meta, IndexError> {
         let (state, attributes): (Vec<u8>, Option<Vec<u8>>) =
             self.db.query_row("SELECT state, attributes FROM entries WHERE dir = 0", [], |row| {

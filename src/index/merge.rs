@@ -11,7 +11,7 @@ use super::left::Left;
 use super::row::{self, State};
 use super::states::States;
 use super::{Index, IndexError, number};
-pub use names::Taken;
+pub use names::{FileId, Taken};
 
 use crate::model::{Attributes, Digest, Inode, Kind, Name, Node, Position, RelPath, Seen, Stamp, Timestamp};
 

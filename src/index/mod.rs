@@ -35,7 +35,7 @@ use thiserror::Error;
 
 pub use hosts::HostRecord;
 pub use lookup::SharedFiles;
-pub use merge::{Look, Merge, Summary, Taken};
+pub use merge::{FileId, Look, Merge, Summary, Taken};
 pub use schema::{Condition, Identity};
 
 use crate::model::{Position, Sequence, Stamp};
@@ -67,6 +67,35 @@ impl Index {
         let (db, condition) = schema::open(file, identity)?;
         let root = db.query_row("SELECT own FROM entries WHERE dir = 0 AND name = x''", [], |row| row.get(0))?;
         Ok((Index { db, root }, condition))
+    }
+
+    /// The index in `file`, which is open elsewhere, to be read beside whoever writes to it.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn open_to_read(file: &Path) -> Result<Self, IndexError> {
+        let db = schema::open_to_read(file)?;
+        let root = db.query_row("SELECT own FROM entries WHERE dir = 0 AND name = x''", [], |row| row.get(0))?;
+        Ok(Index { db, root })
+    }
+
+    /// From now on reads see what is recorded now, whatever is written.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn freeze(&self) -> Result<Position, IndexError> {
+        self.thaw();
+        self.db.execute_batch("BEGIN")?;
+        // The first read is what it begins with.
+        self.position()
+    }
+
+    /// From now on each read sees what is recorded then.
+    pub fn thaw(&self) {
+        if !self.db.is_autocommit() {
+            // Nothing was written, and nothing is lost.
+            let _ = self.db.execute_batch("COMMIT");
+        }
     }
 
     /// The last change.

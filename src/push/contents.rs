@@ -45,12 +45,18 @@ pub(super) enum Contents {
     Indexed(Indexed),
 }
 
-/// What the source holds by its index.
+/// What the source holds by its index. Plans are made by what it held at one time: where others go on recording
+/// meanwhile, a host would otherwise get more than it is said to have.
 pub(super) struct Indexed {
+    /// Where digests are noted.
     pub(super) index: Arc<Mutex<Index>>,
+    /// Where plans are read from; the same one where nobody writes meanwhile.
+    reader: Arc<Mutex<Index>>,
+    /// What `reader` shows, while it is held there.
+    frozen: Mutex<Option<Position>>,
     /// Names of all owners that occur.
     pub(super) names: OwnerNames,
-    /// What a host has that has everything.
+    /// What a host had that had everything, when the source was looked at.
     pub(super) position: Position,
     /// What is left alone on the hosts.
     pub(super) scope: Arc<Scope>,
@@ -69,13 +75,55 @@ pub(super) struct History {
 
 impl Indexed {
     pub(super) fn new(index: Arc<Mutex<Index>>, names: OwnerNames, position: Position) -> Self {
-        let scope = Arc::default();
-        Indexed { index, names, position, scope, listings: Mutex::default(), histories: Mutex::default() }
+        let (scope, reader) = (Arc::default(), Arc::clone(&index));
+        let (frozen, listings, histories) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Indexed { index, reader, frozen, names, position, scope, listings, histories }
+    }
+
+    /// Reads by `reader`, which others do not have, from now on.
+    ///
+    /// # Errors
+    /// The index fails.
+    pub(super) fn read_by(mut self, reader: Arc<Mutex<Index>>) -> Result<Self, IndexError> {
+        self.reader = reader;
+        self.freeze()?;
+        Ok(self)
+    }
+
+    fn is_alone(&self) -> bool {
+        Arc::ptr_eq(&self.reader, &self.index)
+    }
+
+    /// What a host will have by a plan that is made next.
+    ///
+    /// # Errors
+    /// The index fails.
+    pub(super) fn freeze(&self) -> Result<Position, IndexError> {
+        if self.is_alone() {
+            return Ok(self.position);
+        }
+        let mut frozen = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(position) = *frozen {
+            return Ok(position);
+        }
+        self.listings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.histories.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let position = self.lock().freeze()?;
+        *frozen = Some(position);
+        Ok(position)
+    }
+
+    /// All plans are made: what is written need not be kept apart any more.
+    pub(super) fn thaw(&self) {
+        if !self.is_alone() {
+            *self.frozen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.lock().thaw();
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Index> {
         // A panic in there leaves a transaction that was not committed.
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn table(&self, fidelity: Fidelity) -> Result<Table, IndexError> {
@@ -220,7 +268,25 @@ impl Contents {
         }
     }
 
-    /// What a host has that has everything.
+    /// What a host will have by a plan that is made next.
+    ///
+    /// # Errors
+    /// The index fails.
+    pub(super) fn freeze(&self) -> Result<Position, IndexError> {
+        match self {
+            Contents::Listed(_) => Ok(Position::default()),
+            Contents::Indexed(indexed) => indexed.freeze(),
+        }
+    }
+
+    /// All plans are made.
+    pub(super) fn thaw(&self) {
+        if let Contents::Indexed(indexed) = self {
+            indexed.thaw();
+        }
+    }
+
+    /// What a host had that had everything, when the source was looked at.
     pub(super) fn position(&self) -> Position {
         match self {
             Contents::Listed(_) => Position::default(),
@@ -293,18 +359,23 @@ fn differing(table: &Table, destination: &Destination, hidden: &[RelPath]) -> BT
     wanted
 }
 
-/// Tables by fidelity, each made once.
+/// Tables by fidelity and by what they were read from, each made once.
 #[derive(Default)]
-pub(super) struct Tables(Mutex<HashMap<Fidelity, Arc<Table>>>);
+pub(super) struct Tables(Mutex<HashMap<(Fidelity, Position), Arc<Table>>>);
 
 impl Tables {
-    pub(super) fn of(&self, contents: &Contents, fidelity: Fidelity) -> Result<Arc<Table>, IndexError> {
+    pub(super) fn of(
+        &self,
+        contents: &Contents,
+        fidelity: Fidelity,
+        position: Position,
+    ) -> Result<Arc<Table>, IndexError> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(table) = known.get(&fidelity) {
+        if let Some(table) = known.get(&(fidelity, position)) {
             return Ok(Arc::clone(table));
         }
         let table = Arc::new(contents.table(fidelity)?);
-        known.insert(fidelity, Arc::clone(&table));
+        known.insert((fidelity, position), Arc::clone(&table));
         Ok(table)
     }
 }

@@ -1,6 +1,6 @@
 //! The source where something happened, against its index.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use super::RootJob;
@@ -9,7 +9,7 @@ use super::kept::Remembered;
 use super::record::RecordJob;
 use super::source::ScanError;
 use super::survey::{LOOK_BYTES, Looking};
-use crate::index::{IndexError, Merge, Taken};
+use crate::index::{FileId, IndexError, Merge, Taken};
 use crate::model::{Attributes, Kind, Name, Node, Position, Problem, ProblemKind, RelPath, Seen};
 use crate::tree::{
     AttributesReader, Below, Glimpse, Root, ScanOptions, ScanReport, SystemOwners, Unwatched, glance, survey,
@@ -42,6 +42,8 @@ pub(super) fn glance_at(
         owners: &owners,
         ahead: BTreeMap::new(),
         done: BTreeMap::new(),
+        changed: HashSet::new(),
+        linked: HashSet::new(),
         buffer: vec![0; LOOK_BYTES],
         attributes: job.attributes.then(AttributesReader::on_this_thread),
         problems: Vec::new(),
@@ -64,15 +66,23 @@ pub(super) fn glance_at(
         remembered.names.note_named(name, &owners);
     }
     remembered.counts.entries = index.entries().map_err(ScanError::Index)?;
+    let contents = indexed(job, keep, &remembered, position).map_err(ScanError::Index)?;
     drop(index);
-    let contents = indexed(&remembered, position);
     Ok(Some(Glanced { contents, problems, unwatched, remembered }))
 }
 
-fn indexed(remembered: &Remembered, position: Position) -> Contents {
+fn indexed(
+    job: &RootJob,
+    keep: &RecordJob,
+    remembered: &Remembered,
+    position: Position,
+) -> Result<Contents, IndexError> {
     let mut indexed = Indexed::new(Arc::clone(&remembered.index), remembered.names.clone(), position);
     indexed.scope = Arc::clone(&remembered.scope);
-    Contents::Indexed(indexed)
+    if let Some(kept) = &job.kept {
+        indexed = indexed.read_by(kept.reader(&keep.file)?)?;
+    }
+    Ok(Contents::Indexed(indexed))
 }
 
 /// Names of a directory.
@@ -86,6 +96,9 @@ struct Looks<'a> {
     /// By directory, what is to be looked at.
     ahead: BTreeMap<RelPath, Names>,
     done: BTreeMap<RelPath, Names>,
+    /// Files with several names, or that had, and those of them that got one.
+    changed: HashSet<FileId>,
+    linked: HashSet<FileId>,
     buffer: Vec<u8>,
     attributes: Option<AttributesReader>,
     problems: Vec<Problem>,
@@ -117,7 +130,11 @@ impl Looks<'_> {
 
     /// Whether it was possible without a scan.
     fn run(&mut self, merge: &mut Merge<'_>) -> Result<bool, ScanError> {
-        while let Some((dir, names)) = self.ahead.pop_first() {
+        loop {
+            if self.ahead.is_empty() {
+                self.want_other_names(merge).map_err(ScanError::Index)?;
+            }
+            let Some((dir, names)) = self.ahead.pop_first() else { return Ok(true) };
             self.done.entry(dir.clone()).or_default().extend(names.iter().cloned());
             let looked = match glance(self.root, &dir, &names, &self.remembered.scope) {
                 Glimpse::Names(looked) => looked,
@@ -132,7 +149,17 @@ impl Looks<'_> {
                 return Ok(false);
             }
         }
-        Ok(true)
+    }
+
+    /// Wants a look at the other names of files of which one name was looked at.
+    fn want_other_names(&mut self, merge: &Merge<'_>) -> Result<(), IndexError> {
+        let (changed, linked) = (std::mem::take(&mut self.changed), std::mem::take(&mut self.linked));
+        let mut names = merge.names_of(&changed, false)?;
+        if !linked.is_empty() {
+            names.extend(merge.names_of(&linked, true)?);
+        }
+        names.iter().for_each(|path| self.want_entry(path));
+        Ok(())
     }
 
     fn take_in(
@@ -188,7 +215,8 @@ impl Looks<'_> {
         if let Some(watcher) = &self.job.watcher {
             taken.gone.iter().filter_map(join).for_each(|path| watcher.forget(&path));
         }
-        taken.related.iter().for_each(|path| self.want_entry(path));
+        self.changed.extend(taken.changed);
+        self.linked.extend(taken.linked);
         for path in taken.fresh.iter().filter_map(join) {
             match self.list(merge, &path) {
                 Ok(true) => {}
@@ -205,8 +233,8 @@ impl Looks<'_> {
         let below = Below { path, left: scope.left() };
         let options = ScanOptions { below: Some(below), ..*self.options };
         let mut failed = None;
-        let (root, buffer, attributes, problems) =
-            (self.root, &mut self.buffer, &mut self.attributes, &mut self.problems);
+        let (root, linked) = (self.root, &mut self.linked);
+        let (buffer, attributes, problems) = (&mut self.buffer, &mut self.attributes, &mut self.problems);
         let listed = survey(root, &options, self.owners, &mut |mut dir| {
             let mut look = Looking {
                 root,
@@ -217,6 +245,9 @@ impl Looks<'_> {
                 attributes: attributes.as_mut(),
                 problems: &mut *problems,
             };
+            linked.extend(
+                dir.entries.iter().map(|seen| seen.inode).filter(|inode| inode.shared).map(|at| (at.dev, at.ino)),
+            );
             merge.directory(&dir.path, &dir.itself, &mut dir.entries, &mut look).map_err(|error| {
                 failed = Some(error);
                 std::io::Error::other("the index fails")

@@ -176,7 +176,7 @@ fn apply(root: &Path, edit: &Edit, dirty: &mut BTreeSet<RelPath>) {
         Edit::Link(from, to) => {
             let (from, to) = (name(*from), name(*to));
             if fs::hard_link(root.join(&from), root.join(&to)).is_ok() {
-                touch(&from);
+                // The kernel tells nothing of the other names.
                 touch(&to);
             }
         }

@@ -282,6 +282,7 @@ impl Room {
     /// Everybody has come or gone: nothing needs to be kept for late ones any more.
     fn close(&mut self) {
         self.closed = true;
+        self.agenda.source.contents.thaw();
         self.bundles.drain(..).for_each(|bundle| bundle.log.close());
     }
 

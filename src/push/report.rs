@@ -1,6 +1,6 @@
 //! What came of a push.
 
-use crate::model::{Problem, RelPath};
+use crate::model::{Position, Problem, RelPath};
 use crate::plan::Totals;
 use crate::plan::guard::GuardRefusal;
 
@@ -68,6 +68,10 @@ pub struct HostReport {
     pub more_problems: u64,
     /// Entries that were not as the last push had left them.
     pub drifted: u64,
+    /// What it has now, less what it had problems with; `None` if that is not known.
+    pub position: Option<Position>,
+    /// Something was left there of which it is not sure whether it is gone: everything is to be compared.
+    pub unsure: bool,
     /// What an operator should know.
     pub notes: Vec<String>,
     /// The changes in rsync's letters, where they were asked for.
@@ -93,6 +97,8 @@ impl HostReport {
             problems: Vec::new(),
             more_problems: 0,
             drifted: 0,
+            position: None,
+            unsure: false,
             notes: Vec::new(),
             changes: Vec::new(),
         }

@@ -86,18 +86,22 @@ pub(super) struct Context {
 pub(super) struct Planned {
     plan: Arc<Plan>,
     listing: Arc<Listing>,
+    /// What the host has then.
+    position: Position,
 }
 
 impl Context {
     /// Hosts in the same state have the same plan: for a large tree and many hosts, keeping one of
     /// them is what keeps memory small.
-    fn share(&self, plan: Plan, listing: &Arc<Listing>) -> Planned {
+    fn share(&self, plan: Plan, listing: &Arc<Listing>, position: Position) -> Planned {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |known: &&Planned| Arc::ptr_eq(&known.listing, listing) && *known.plan == plan;
+        let same = |known: &&Planned| {
+            Arc::ptr_eq(&known.listing, listing) && known.position == position && *known.plan == plan
+        };
         if let Some(same) = plans.iter().find(same) {
             return same.clone();
         }
-        let planned = Planned { plan: Arc::new(plan), listing: Arc::clone(listing) };
+        let planned = Planned { plan: Arc::new(plan), listing: Arc::clone(listing), position };
         plans.push(planned.clone());
         planned
     }
@@ -301,7 +305,8 @@ impl Session<'_> {
         let (source, agreed, planned) = self.plan(channel, agreed).await?;
         drop(comparing);
         self.report.notes.extend(source.counts.left_out(agreed.welcome.fidelity));
-        let Planned { plan, listing } = &planned;
+        let Planned { plan, listing, position } = &planned;
+        let position = *position;
         self.report.totals = plan.totals;
         self.report.problems.extend(plan.problems.iter().cloned());
         if job.itemize {
@@ -316,13 +321,12 @@ impl Session<'_> {
             Verdict::Go(content) => content,
             Verdict::Refused(refusal) => return Err(SessionError::Guard(refusal)),
         };
-        let position = source.contents.position();
         let from_history = matches!(agreed.approach, Approach::History(_));
         let mut round = Round {
             state: if plan.is_empty() { HostState::Unchanged } else { HostState::Done },
             welcome: agreed.welcome.clone(),
             at: position,
-            lacks: (from_history && agreed.lacks) || !self.report.problems.is_empty(),
+            lacks: (from_history && agreed.lacks) || self.left || !self.report.problems.is_empty(),
         };
         if job.dry_run {
             let state = if plan.is_empty() { HostState::Unchanged } else { HostState::Planned };
@@ -351,6 +355,7 @@ impl Session<'_> {
                 position: done.recorded,
             });
         }
+        (self.report.position, self.report.unsure) = (Some(position), self.left);
         self.note(&agreed, position, round.lacks).await?;
         Ok(round)
     }
@@ -443,6 +448,7 @@ impl Session<'_> {
             let planned = self
                 .aside(move || {
                     let Contents::Indexed(indexed) = &planning.contents else { return Ok(Err(None)) };
+                    let position = indexed.freeze()?;
                     if !indexed.lock().knows(from)? {
                         return Ok(Err(None));
                     }
@@ -453,8 +459,10 @@ impl Session<'_> {
                     if !protect.is_empty() {
                         leave_protected(Arc::make_mut(&mut plan), &listing, &protect);
                     }
-                    let left = !plan.removals.is_empty() && planning.confirm_removals(Arc::make_mut(&mut plan));
-                    Ok(Ok((Planned { plan, listing }, left)))
+                    // A look at a single path knows that it is gone; what came there since is news of its own.
+                    let unsure = planning.whole && !plan.removals.is_empty();
+                    let left = unsure && planning.confirm_removals(Arc::make_mut(&mut plan));
+                    Ok(Ok((Planned { plan, listing, position }, left)))
                 })
                 .await?;
             match planned {
@@ -498,19 +506,22 @@ impl Session<'_> {
         let (delete, fidelity) = (self.context.job.delete, agreed.welcome.fidelity);
         let Approach::Reconcile(at) = agreed.approach else { return Err(SessionError::NoSource) };
         let preparing = Arc::clone(source);
-        let (table, past, hidden) = self
+        let (position, table, past, hidden) = self
             .aside(move || {
-                let table = preparing.tables.of(&preparing.contents, fidelity)?;
-                let Contents::Indexed(indexed) = &preparing.contents else { return Ok((table, None, Vec::new())) };
+                let position = preparing.contents.freeze()?;
+                let table = preparing.tables.of(&preparing.contents, fidelity, position)?;
+                let Contents::Indexed(indexed) = &preparing.contents else {
+                    return Ok((position, table, None, Vec::new()));
+                };
                 let past = at.map(|at| indexed.history(at, fidelity, delete, &preparing.root)).transpose()?.flatten();
                 let hidden = indexed.lock().hidden_changes(at.map(|at| at.sequence))?;
-                Ok((table, past, hidden))
+                Ok((position, table, past, hidden))
             })
             .await?;
         if inventory.digest == table.whole && inventory.unreadable.is_empty() && hidden.is_empty() {
             let totals = Totals { host_entries: inventory.entries, ..Totals::default() };
             let plan = Plan { totals, ..Plan::default() };
-            return Ok(Planned { plan: Arc::new(plan), listing: Arc::default() });
+            return Ok(Planned { plan: Arc::new(plan), listing: Arc::default(), position });
         }
         let (scope, protect) = (Arc::clone(&source.scope), protected(&agreed.welcome));
         let excluded = move |path: &RelPath, dir: bool| scope.keeps(path, dir);
@@ -537,7 +548,7 @@ impl Session<'_> {
         if let (Some(_), Some(past)) = (at, past) {
             note_drift(&mut self.report, &plan, &listing, &past);
         }
-        Ok(self.context.share(plan, &listing))
+        Ok(self.context.share(plan, &listing, position))
     }
 
     async fn meet(
@@ -547,7 +558,7 @@ impl Session<'_> {
         signatures: mpsc::UnboundedSender<super::signatures::SignatureQuery>,
     ) -> Result<Verdict, SessionError> {
         let (verdict, decided) = oneshot::channel();
-        let Planned { plan, listing } = planned.clone();
+        let Planned { plan, listing, .. } = planned.clone();
         self.tell(Event::Planned(self.host, Brought { plan, listing, ownership, signatures, verdict }));
         // Without an answer nothing was allowed: the guard has not spoken.
         decided.await.map_err(|_| SessionError::Stopped)

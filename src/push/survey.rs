@@ -57,7 +57,11 @@ pub(super) fn survey_source(
     report.problems.extend(problems);
     let owners = SystemOwners::new();
     acl_names.into_iter().for_each(|name| report.names.note_named(name, &owners));
-    let indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), position);
+    let mut indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), position);
+    if let Some(kept) = &job.kept {
+        let reader = kept.reader(&keep.file).map_err(ScanError::Index)?;
+        indexed = indexed.read_by(reader).map_err(ScanError::Index)?;
+    }
     Ok((Contents::Indexed(indexed), counts, report))
 }
 

@@ -92,6 +92,8 @@ impl Agent {
     pub fn wait_equal(&mut self, what: &str, source: &Path, copies: &[PathBuf]) {
         let began = Instant::now();
         loop {
+            // What is compared must not change meanwhile; where this is in vain the trees tell what is missing.
+            self.wait(json!("all"), SOON.saturating_sub(began.elapsed()));
             let wanted = Snapshot::take(source);
             let differences: Vec<_> = copies
                 .iter()

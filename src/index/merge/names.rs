@@ -1,8 +1,8 @@
 //! Single names against what is recorded, for whoever knows where something happened.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use rusqlite::params;
+use rusqlite::{Rows, params};
 
 use super::super::row;
 use super::super::{Index, IndexError};
@@ -16,9 +16,14 @@ pub struct Taken {
     pub fresh: Vec<Name>,
     /// Directories that are no longer here.
     pub gone: Vec<Name>,
-    /// Other names of files that were looked at under one of several: they are to be looked at as well.
-    pub related: BTreeSet<RelPath>,
+    /// Files that have several names, or had, of which one was looked at: the others are to be looked at as well.
+    pub changed: HashSet<FileId>,
+    /// Those of them that got a name: they may have had a single one so far.
+    pub linked: HashSet<FileId>,
 }
+
+/// Device and inode number.
+pub type FileId = (u64, u64);
 
 impl Index {
     /// Begins to take in looks at single names at the time `started`; see [`Index::merge`]. What is not looked at
@@ -63,8 +68,10 @@ impl Merge<'_> {
             }
             let shared = seen.as_ref().filter(|seen| seen.inode.shared).map(|seen| seen.inode);
             let Some((finding, before)) = self.compare_name(dir, name, seen.as_mut())? else { continue };
-            for inode in [shared, before.filter(|inode| inode.shared)].into_iter().flatten() {
-                taken.related.extend(self.names_of(inode)?);
+            let file = |inode: Inode| (inode.dev, inode.ino);
+            taken.changed.extend(before.filter(|inode| inode.shared).or(shared).map(file));
+            if matches!(finding, Finding::Appeared(_)) {
+                taken.linked.extend(shared.map(file));
             }
             if let Finding::Vanished { own: Some(_), .. } = &finding {
                 taken.gone.push(name.clone());
@@ -116,19 +123,45 @@ impl Merge<'_> {
         Ok(Some((Finding::Differs(new, Box::new(old)), Some(inode))))
     }
 
-    /// The recorded names of a file.
-    fn names_of(&self, inode: Inode) -> Result<Vec<RelPath>, IndexError> {
-        let mut statement = self.index.db.prepare_cached(
-            "SELECT dir, name, state, own, target, attributes FROM entries WHERE inode = ?1 AND own IS NULL AND dir > 0",
-        )?;
-        let mut rows = statement.query([inode.ino.cast_signed()])?;
-        let mut names = Vec::new();
-        while let Some(found) = rows.next()? {
-            let version = row::version_of(found)?;
-            if version.inode.dev == inode.dev {
-                names.push(self.index.path_of(DirectoryId(version.dir.0), &version.node.name)?);
+    /// The recorded names of `files`, as far as they are in directories that are still there. A file that had one name
+    /// when it was recorded is only found by going through all of them.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn names_of(&self, files: &HashSet<FileId>, also_single: bool) -> Result<BTreeSet<RelPath>, IndexError> {
+        let mut found = BTreeSet::new();
+        let mut by_inode = self
+            .index
+            .db
+            .prepare_cached("SELECT dir, name, state FROM entries WHERE inode = ?1 AND own IS NULL AND dir > 0")?;
+        for (_, ino) in files {
+            let mut rows = by_inode.query([ino.cast_signed()])?;
+            self.keep_names(&mut rows, files, &mut found)?;
+        }
+        if also_single {
+            let mut single = self.index.db.prepare_cached(
+                "SELECT dir, name, state FROM entries WHERE inode IS NULL AND substr(state, 1, 1) = x'66'",
+            )?;
+            let mut rows = single.query([])?;
+            self.keep_names(&mut rows, files, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn keep_names(
+        &self,
+        rows: &mut Rows<'_>,
+        files: &HashSet<FileId>,
+        found: &mut BTreeSet<RelPath>,
+    ) -> Result<(), IndexError> {
+        while let Some(row) = rows.next()? {
+            let state = row.get_ref(2)?.as_blob().map_err(|_| DAMAGED)?;
+            if files.contains(&row::file_of(state)?) {
+                let name = row.get_ref(1)?.as_blob().map_err(|_| DAMAGED)?;
+                // What lies in a directory that is gone goes with it.
+                found.extend(self.index.path_of_known(DirectoryId(row.get(0)?), name)?);
             }
         }
-        Ok(names)
+        Ok(())
     }
 }
