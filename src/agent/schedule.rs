@@ -1,9 +1,10 @@
 //! When to look at what. Pure: the time is an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::model::RelPath;
+use crate::push::Paths;
 use crate::tree::Happening;
 
 /// A file that is being made, and is not closed, gets so long at least: most are closed by then, and sent once.
@@ -32,6 +33,8 @@ pub struct Timing {
 struct Dirty {
     first: Instant,
     due: Instant,
+    /// A directory came: it is to be listed whatever it looks like.
+    deep: bool,
 }
 
 /// What is to be looked at, and when.
@@ -54,7 +57,7 @@ pub(super) struct Schedule {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
     /// `None`: everything.
-    pub(super) paths: Option<BTreeSet<RelPath>>,
+    pub(super) paths: Option<Paths>,
     /// When the oldest change of it was noticed.
     pub(super) since: Instant,
 }
@@ -86,18 +89,23 @@ impl Schedule {
             Happening::Writing => self.timing.settle.max(UNCLOSED),
             Happening::Attributes => self.timing.settle,
         };
-        self.want(path, settle, now);
+        self.add(path, settle, how == Happening::Directory, now);
     }
 
     /// `path` is to be looked at after `delay`, at the latest.
     pub(super) fn want(&mut self, path: RelPath, delay: Duration, now: Instant) {
+        self.add(path, delay, false, now);
+    }
+
+    fn add(&mut self, path: RelPath, delay: Duration, deep: bool, now: Instant) {
         if self.dirty.len() >= MOST_PATHS {
             self.dirty.clear();
             self.want_whole(now);
         }
         let latest = self.timing.settle_max;
         let due = now + delay;
-        let dirty = self.dirty.entry(path).or_insert(Dirty { first: now, due });
+        let dirty = self.dirty.entry(path).or_insert(Dirty { first: now, due, deep });
+        dirty.deep |= deep;
         // What was over stays over, whatever attributes are set on it afterwards.
         dirty.due = if dirty.due <= now { dirty.due } else { due.min(dirty.first + latest) };
         let due = dirty.due;
@@ -150,7 +158,8 @@ impl Schedule {
         self.dirty = later;
         self.next = self.dirty.values().map(|dirty| dirty.due).min();
         let since = due.values().map(|dirty| dirty.first).min()?;
-        Some(Due { paths: Some(due.into_keys().collect()), since })
+        let paths = due.into_iter().map(|(path, dirty)| (path, dirty.deep)).collect();
+        Some(Due { paths: Some(paths), since })
     }
 
     /// A scan of everything ended at `now` and took `took`; `all_noticed`: what changes from now on is noticed.
@@ -197,7 +206,7 @@ mod tests {
 
     fn taken(schedule: &mut Schedule, now: Instant) -> Option<Vec<String>> {
         let paths = schedule.take(now)?.paths?;
-        Some(paths.iter().map(ToString::to_string).collect())
+        Some(paths.keys().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -281,6 +290,6 @@ mod tests {
             schedule.note(path(&number.to_string()), Happening::Complete, now);
         }
         assert!(schedule.dirty() <= 1);
-        assert_eq!(schedule.take(now), Some(Due { paths: None, since: now }));
+        assert_eq!(schedule.take(now + 3 * MS), Some(Due { paths: None, since: now }));
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 
-use super::RootJob;
 use super::contents::{Contents, Indexed};
 use super::kept::Remembered;
 use super::record::RecordJob;
 use super::source::ScanError;
 use super::survey::{LOOK_BYTES, Looking};
+use super::{Paths, RootJob};
 use crate::index::{FileId, IndexError, Merge, Taken};
 use crate::model::{Attributes, Kind, Name, Node, Position, Problem, ProblemKind, RelPath, Seen};
 use crate::tree::{
@@ -30,7 +30,7 @@ pub(super) fn glance_at(
     root: &Root,
     options: &ScanOptions,
     keep: &RecordJob,
-    (remembered, paths): (Remembered, &BTreeSet<RelPath>),
+    (remembered, paths): (Remembered, &Paths),
 ) -> Result<Option<Glanced>, ScanError> {
     let index = Arc::clone(&remembered.index);
     let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,6 +39,7 @@ pub(super) fn glance_at(
         root,
         options,
         job,
+        paths,
         owners: &owners,
         ahead: BTreeMap::new(),
         done: BTreeMap::new(),
@@ -53,7 +54,7 @@ pub(super) fn glance_at(
     let position = if paths.is_empty() {
         index.position().map_err(ScanError::Index)?
     } else {
-        paths.iter().for_each(|path| looks.want(path));
+        paths.keys().for_each(|path| looks.want(path));
         let mut merge = index.merge_names(keep.now).map_err(ScanError::Index)?;
         match looks.run(&mut merge) {
             Ok(true) => merge.finish(keep.stamp).map_err(ScanError::Index)?.position,
@@ -92,6 +93,7 @@ struct Looks<'a> {
     root: &'a Root,
     options: &'a ScanOptions<'a>,
     job: &'a RootJob,
+    paths: &'a Paths,
     owners: &'a SystemOwners,
     /// By directory, what is to be looked at.
     ahead: BTreeMap<RelPath, Names>,
@@ -193,7 +195,7 @@ impl Looks<'_> {
             attributes: self.attributes.as_mut(),
             problems: &mut self.problems,
         };
-        let Some(taken) = merge.names(dir, &mut looked, &mut look).map_err(ScanError::Index)? else {
+        let Some(mut taken) = merge.names(dir, &mut looked, &mut look).map_err(ScanError::Index)? else {
             // Nothing is known of the directory either: whoever looks at its name takes it in with all that it holds.
             self.want(dir);
             let above = dir.split().map(|(above, name)| (above, Name::from(name)));
@@ -201,6 +203,14 @@ impl Looks<'_> {
                 above.is_some_and(|(above, name)| self.ahead.get(&above).is_some_and(|ahead| ahead.contains(&name)))
             );
         };
+        let directories =
+            looked.iter().filter(|(_, seen)| seen.as_ref().is_some_and(|seen| seen.node.kind.is_directory()));
+        for (name, _) in directories {
+            let is_deep = dir.join(name).is_ok_and(|path| self.paths.get(&path) == Some(&true));
+            if is_deep && !taken.fresh.contains(name) {
+                taken.fresh.push(name.clone());
+            }
+        }
         self.follow(merge, dir, taken)
     }
 

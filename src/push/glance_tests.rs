@@ -1,6 +1,5 @@
 //! Looks at single paths against scans of everything: both must come to the same.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 
 use super::record::{Hosts, Record};
 use super::source::{open, scan_source};
-use super::{Extent, GuardSettings, Kept, RecordJob, RootJob};
+use super::{Extent, GuardSettings, Kept, Paths, RecordJob, RootJob};
 use crate::model::{RelPath, Stamp, Term, Timestamp};
 use crate::observe::Silent;
 use crate::plan::guard::DeleteLimit;
@@ -136,10 +135,11 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 }
 
 /// Does it as far as it can be done, and says where something may have happened, as file events would.
-fn apply(root: &Path, edit: &Edit, dirty: &mut BTreeSet<RelPath>) {
+fn apply(root: &Path, edit: &Edit, dirty: &mut Paths) {
     use std::os::unix::fs::PermissionsExt;
     let mut touch = |path: &str| {
-        dirty.insert(RelPath::new(path.as_bytes()).unwrap());
+        let arrives = matches!(edit, Edit::Mkdir(_) | Edit::Rename(..));
+        *dirty.entry(RelPath::new(path.as_bytes()).unwrap()).or_default() |= arrives;
     };
     match edit {
         Edit::Write(path, size) => {
@@ -175,6 +175,9 @@ fn apply(root: &Path, edit: &Edit, dirty: &mut BTreeSet<RelPath>) {
         }
         Edit::Link(from, to) => {
             let (from, to) = (name(*from), name(*to));
+            if from != to && root.join(&from).is_file() && fs::remove_file(root.join(&to)).is_ok() {
+                touch(&to);
+            }
             if fs::hard_link(root.join(&from), root.join(&to)).is_ok() {
                 // The kernel tells nothing of the other names.
                 touch(&to);
@@ -212,7 +215,7 @@ proptest! {
         let kept = Arc::clone(&place.kept);
         place.looked("by-looks", Extent::Whole, Some(Arc::clone(&kept)));
         for round in rounds {
-            let mut dirty = BTreeSet::new();
+            let mut dirty = Paths::new();
             let source = place.source();
             round.iter().for_each(|edit| apply(&source, edit, &mut dirty));
             let extent = Extent::Paths(Arc::new(dirty.clone()));
@@ -231,7 +234,7 @@ fn what_changed_in_one_place_takes_no_scan() {
     fs::create_dir_all(source.join("a/b")).unwrap();
     assert!(place.looked("index", Extent::Whole, Some(Arc::clone(&kept))).1);
     let mut look = |paths: &[&str]| {
-        let paths = paths.iter().map(|path| RelPath::new(path.as_bytes()).unwrap()).collect();
+        let paths = paths.iter().map(|path| (RelPath::new(path.as_bytes()).unwrap(), false)).collect();
         place.looked("index", Extent::Paths(Arc::new(paths)), Some(Arc::clone(&kept))).1
     };
     fs::write(source.join("a/b/f"), "x").unwrap();

@@ -29,7 +29,7 @@ mod source;
 mod survey;
 mod transfer;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +73,12 @@ pub enum Extent {
     #[default]
     Whole,
     /// These paths, and what came with them; all of it where that does not tell.
-    Paths(Arc<BTreeSet<RelPath>>),
+    Paths(Arc<Paths>),
 }
+
+/// Paths to be looked at; of a directory, whether it is to be listed with all below it even if it looks as it did: it
+/// may be another one.
+pub type Paths = BTreeMap<RelPath, bool>;
 
 /// What became of the look at the source: told as soon as it is known, before any host has it.
 #[derive(Clone, Debug)]

@@ -22,6 +22,16 @@ pub struct Taken {
     pub linked: HashSet<FileId>,
 }
 
+/// One name against its row.
+enum Compared<'s> {
+    /// Neither is there.
+    Nothing,
+    /// They are the same; of a directory, its number.
+    Same(Option<i64>),
+    /// What is to be done, and the inode that is recorded.
+    Found(Finding<'s>, Option<Inode>),
+}
+
 /// Device and inode number.
 pub type FileId = (u64, u64);
 
@@ -67,10 +77,23 @@ impl Merge<'_> {
                 self.states.take_first(std::slice::from_mut(seen));
             }
             let shared = seen.as_ref().filter(|seen| seen.inode.shared).map(|seen| seen.inode);
-            let Some((finding, before)) = self.compare_name(dir, name, seen.as_mut())? else { continue };
+            let is_directory = seen.as_ref().is_some_and(|seen| seen.node.kind.is_directory());
+            let (finding, before) = match self.compare_name(dir, name, seen.as_mut())? {
+                Compared::Nothing => continue,
+                Compared::Same(own) => {
+                    if let Some(own) = own.filter(|_| is_directory) {
+                        // Whoever knows better than its own attributes tell lists it.
+                        self.confirmed.insert(own);
+                        level.children.insert(name.clone(), own);
+                    }
+                    continue;
+                }
+                Compared::Found(finding, before) => (finding, before),
+            };
             let file = |inode: Inode| (inode.dev, inode.ino);
-            taken.changed.extend(before.filter(|inode| inode.shared).or(shared).map(file));
-            if matches!(finding, Finding::Appeared(_)) {
+            taken.changed.extend(before.filter(|inode| inode.shared).map(file));
+            taken.changed.extend(shared.map(file));
+            if before.map(file) != shared.map(file) {
                 taken.linked.extend(shared.map(file));
             }
             if let Finding::Vanished { own: Some(_), .. } = &finding {
@@ -91,18 +114,13 @@ impl Merge<'_> {
     }
 
     /// What is to be done about one name, and the inode that is recorded for it.
-    fn compare_name<'s>(
-        &self,
-        dir: i64,
-        name: &Name,
-        seen: Option<&'s mut Seen>,
-    ) -> Result<Option<(Finding<'s>, Option<Inode>)>, IndexError> {
+    fn compare_name<'s>(&self, dir: i64, name: &Name, seen: Option<&'s mut Seen>) -> Result<Compared<'s>, IndexError> {
         let mut statement = self.index.db.prepare_cached(
             "SELECT state, own, racy, target, digest, attributes FROM entries WHERE dir = ?1 AND name = ?2",
         )?;
         let mut rows = statement.query(params![dir, &**name])?;
         let Some(found) = rows.next()? else {
-            return Ok(seen.map(|seen| (Finding::Appeared(seen), None)));
+            return Ok(seen.map_or(Compared::Nothing, |seen| Compared::Found(Finding::Appeared(seen), None)));
         };
         let state = found.get_ref(0)?.as_blob().map_err(|_| DAMAGED)?;
         let own: Option<i64> = found.get(1)?;
@@ -110,17 +128,17 @@ impl Merge<'_> {
         let Some(new) = seen else {
             let (_, inode) = row::entry_of(name, state, Some(b""), None)?;
             let own = own.map(|own| (own, inode));
-            return Ok(Some((Finding::Vanished { name: name.clone(), own }, Some(inode))));
+            return Ok(Compared::Found(Finding::Vanished { name: name.clone(), own }, Some(inode)));
         };
         if racy == 0 && *state == row::state_of(&new.node, &new.inode) {
-            return Ok(None);
+            return Ok(Compared::Same(own));
         }
         let target = found.get_ref(3)?.as_blob_or_null().map_err(|_| DAMAGED)?;
         let attributes = found.get_ref(5)?.as_blob_or_null().map_err(|_| DAMAGED)?;
         let (node, inode) = row::entry_of(name, state, target, attributes)?;
         let digest = row::digest_of(found, 4)?;
         let old = Old { node, inode, own, racy: racy != 0, digest };
-        Ok(Some((Finding::Differs(new, Box::new(old)), Some(inode))))
+        Ok(Compared::Found(Finding::Differs(new, Box::new(old)), Some(inode)))
     }
 
     /// The recorded names of `files`, as far as they are in directories that are still there. A file that had one name
