@@ -240,6 +240,7 @@ impl Owner {
             self.tick(now);
         }
         for at in 0..self.roots.len() {
+            self.roots[at].note_unsent(now);
             let name = &self.roots[at].settings.name;
             let doing = Arc::clone(self.doing.entry(name.clone()).or_default());
             while let Some(begun) = self.roots[at].begin(&self.settings, (now, super::now()), doing.clone()) {

@@ -11,7 +11,7 @@ use super::host::{Host, path_problem};
 use super::random;
 use super::schedule::Schedule;
 use super::settings::{HostSettings, RootSettings, Settings};
-use crate::model::{Position, ProblemKind, Sequence, Stamp, Timestamp};
+use crate::model::{Position, RelPath, Sequence, Stamp, Timestamp};
 use crate::observe::Monitor;
 use crate::push::{Extent, GuardSettings, HostJob, HostReport, Kept, Looked, RootJob, RootReport};
 use crate::status::{NAMED_PROBLEMS, RootState, RootStatus, WatchMode, WatchStatus};
@@ -58,6 +58,8 @@ pub(super) struct RootAgent {
     held_until: Option<Instant>,
     identity: Option<RootIdentity>,
     status: RootStatus,
+    /// Where that is which could not be sent.
+    unsent: (mpsc::UnboundedSender<RelPath>, mpsc::UnboundedReceiver<RelPath>),
     /// Turns true when cycles are to stop where they are.
     pub(super) stop: watch::Sender<bool>,
 }
@@ -111,6 +113,7 @@ impl RootAgent {
             held_until: None,
             identity: None,
             status,
+            unsent: mpsc::unbounded_channel(),
             stop: watch::channel(false).0,
             settings,
         }
@@ -126,6 +129,13 @@ impl RootAgent {
                 None => Host::new(settings.clone()),
             };
             self.hosts.push(host);
+        }
+    }
+
+    /// Takes in what could not be sent.
+    pub(super) fn note_unsent(&mut self, now: Instant) {
+        while let Ok(path) = self.unsent.1.try_recv() {
+            self.schedule.want(path, UNSENT, now);
         }
     }
 
@@ -260,6 +270,7 @@ impl RootAgent {
             watcher: self.watcher.clone(),
             looked: None,
             ended: None,
+            unsent: Some(self.unsent.0.clone()),
             dry_run: false,
             itemize: false,
             record: Some(settings.record.at(time, Stamp(random().max(1)), false)),
@@ -353,12 +364,6 @@ impl RootAgent {
         if after.is_some() {
             let took = now.saturating_duration_since(began).clamp(Duration::from_millis(2), Duration::from_secs(2));
             self.typical = (self.typical * 7 + took) / 8;
-        }
-        let unsent = report.problems.iter().filter(|problem| {
-            matches!(problem.kind, ProblemKind::Changing | ProblemKind::Vanished | ProblemKind::Unreadable)
-        });
-        for problem in unsent {
-            self.schedule.want(problem.path.clone(), UNSENT, now);
         }
         let (Some(before), Some(after)) = (before, after) else { return Delivered::default() };
         let delivered =

@@ -362,6 +362,7 @@ impl Cycle {
             watcher: None,
             looked: None,
             ended: None,
+            unsent: None,
             memory: self.index.as_ref().map(|index| index.file(&root.name)),
             guard: GuardSettings {
                 max_delete: root.max_delete,

@@ -151,21 +151,36 @@ impl Index {
         Ok(transaction.commit()?)
     }
 
-    /// Has the next look at these paths take what is there as changed: it could not be sent as it is recorded.
+    /// The numbers of the directories at `paths`, as far as they are there.
     ///
     /// # Errors
     /// The database fails or is damaged.
-    pub fn distrust_all(&self, paths: &[RelPath]) -> Result<(), IndexError> {
-        let transaction = self.db.unchecked_transaction()?;
+    pub fn directory_ids(&self, paths: &BTreeSet<RelPath>) -> Result<HashMap<RelPath, DirectoryId>, IndexError> {
         let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
         known.insert(RelPath::root(), (self.root, self.root_meta()?));
+        let mut ids = HashMap::new();
         for path in paths {
-            let Some((parent, name)) = path.split() else { continue };
-            if let Some((dir, _)) = self.find_directory(&parent, &mut known)? {
-                self.distrust(dir, name)?;
+            if let Some((dir, _)) = self.find_directory(path, &mut known)? {
+                ids.insert(path.clone(), DirectoryId(dir));
             }
         }
-        Ok(transaction.commit()?)
+        Ok(ids)
+    }
+
+    /// Has the next look at these files take what is there as changed: it could not be sent as it is recorded. Returns
+    /// where they are by now.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn distrust_all(&self, files: &[(DirectoryId, Name)]) -> Result<Vec<RelPath>, IndexError> {
+        let transaction = self.db.unchecked_transaction()?;
+        let mut places = Vec::new();
+        for (dir, name) in files {
+            self.distrust(dir.0, name)?;
+            places.extend(self.path_of_known(*dir, name)?);
+        }
+        transaction.commit()?;
+        Ok(places)
     }
 
     /// Has the next scan take the content of an entry as changed, under all names of the file, and whatever comes

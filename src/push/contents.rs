@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::mpsc;
+
 use crate::index::{Index, IndexError, SharedFiles};
 use crate::model::{
-    Digest, DirListing, Fidelity, Listing, ListingHasher, OwnerNames, Position, RelPath, Seen, Side, View,
+    Digest, DirListing, DirectoryId, Fidelity, Listing, ListingHasher, Name, OwnerNames, Position, RelPath, Seen, Side,
+    View,
 };
 use crate::payload::{Reading, Readings};
-use crate::plan::{Destination, HistoryPlan, Plan, PlanOptions, plan_changes};
+use crate::plan::{Destination, HistoryPlan, Item, Plan, PlanOptions, Runs, plan_changes};
 use crate::tree::{ContentReader, Parents, Root, Scope};
 
 /// How much is read at a time of a file that was renamed.
@@ -249,13 +252,21 @@ impl Contents {
         }
     }
 
-    /// Who keeps the digests of what is read.
-    pub(super) fn readings(&self) -> Option<Box<dyn Readings>> {
+    /// Who keeps the digests of what is read of `items`. `unsent` is told where that is which could not be.
+    pub(super) fn readings(
+        &self,
+        items: &Runs<Item>,
+        listing: &Listing,
+        unsent: Option<mpsc::UnboundedSender<RelPath>>,
+    ) -> Option<Box<dyn Readings>> {
         match self {
             Contents::Listed(_) => None,
             Contents::Indexed(indexed) => {
                 let index = Arc::clone(&indexed.index);
-                Some(Box::new(Keeper { index, waiting: Vec::new(), unsent: Vec::new() }))
+                let paths = items.iter().map(|item| item.entry.of(listing).0.path.clone()).collect();
+                // Now, by what the plan was made of: directories may be renamed while their files are read.
+                let ids = indexed.lock().directory_ids(&paths).unwrap_or_default();
+                Some(Box::new(Keeper { index, ids, waiting: Vec::new(), lost: Vec::new(), unsent }))
             }
         }
     }
@@ -302,7 +313,9 @@ const READINGS: usize = 4096;
 struct Keeper {
     index: Arc<Mutex<Index>>,
     waiting: Vec<(RelPath, Seen, Digest)>,
-    unsent: Vec<RelPath>,
+    ids: HashMap<RelPath, DirectoryId>,
+    lost: Vec<(DirectoryId, Name)>,
+    unsent: Option<mpsc::UnboundedSender<RelPath>>,
 }
 
 impl Readings for Keeper {
@@ -314,19 +327,25 @@ impl Readings for Keeper {
     }
 
     fn note_unsent(&mut self, path: &RelPath) {
-        self.unsent.push(path.clone());
+        let found = path.split().and_then(|(dir, name)| Some((*self.ids.get(&dir)?, Name::from(name))));
+        self.lost.extend(found);
     }
 }
 
 impl Keeper {
     fn keep(&mut self) {
-        let (waiting, unsent) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.unsent));
-        if waiting.is_empty() && unsent.is_empty() {
+        let (waiting, lost) = (std::mem::take(&mut self.waiting), std::mem::take(&mut self.lost));
+        if waiting.is_empty() && lost.is_empty() {
             return;
         }
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         // No host has what could not be sent as it is recorded: the next look takes it as changed.
-        if index.note_digests(&waiting).and_then(|()| index.distrust_all(&unsent)).is_err() {
+        let noted = index.note_digests(&waiting).and_then(|()| index.distrust_all(&lost));
+        if let (Ok(places), Some(unsent)) = (&noted, &self.unsent) {
+            // Whoever does not listen any more does not look again.
+            places.iter().for_each(|path| drop(unsent.send(path.clone())));
+        }
+        if noted.is_err() {
             // It would not know what hosts have that is not what it says: built anew, it has them compared.
             index.mark_damaged();
         }

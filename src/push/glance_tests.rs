@@ -62,6 +62,7 @@ impl Place {
             watcher: None,
             looked: None,
             ended: None,
+            unsent: None,
             dry_run: false,
             itemize: false,
             record: Some(record),

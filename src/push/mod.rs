@@ -123,6 +123,8 @@ pub struct RootJob {
     pub watcher: Option<Arc<Watcher>>,
     /// Told what became of the look at the source. Dropped where a guard refuses.
     pub looked: Option<oneshot::Sender<Looked>>,
+    /// Told where that is by now which could not be sent: it is to be looked at again.
+    pub unsent: Option<mpsc::UnboundedSender<RelPath>>,
     /// Told of each host as soon as its part is over.
     pub ended: Option<mpsc::UnboundedSender<HostReport>>,
     /// Change nothing.

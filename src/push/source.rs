@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::contents::{Contents, Tables};
 use super::glance::{Glanced, glance_at};
 use super::kept::Remembered;
@@ -32,6 +34,8 @@ pub(super) struct Source {
     pub(super) whole: bool,
     /// Files that keep changing are waited for.
     pub(super) patient: bool,
+    /// Told where that is which could not be sent.
+    pub(super) unsent: Option<mpsc::UnboundedSender<RelPath>>,
     /// Directories that changes are not noticed in.
     pub(super) unwatched: Unwatched,
 }
@@ -252,6 +256,7 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
     Ok(Source {
         whole: true,
         patient: job.kept.is_none(),
+        unsent: job.unsent.clone(),
         unwatched: report.unwatched,
         root,
         contents,
@@ -293,6 +298,7 @@ fn glance_source(
         scope,
         whole: false,
         patient: false,
+        unsent: job.unsent.clone(),
         unwatched,
     }))
 }
@@ -369,6 +375,7 @@ mod tests {
             scope: Arc::default(),
             whole: true,
             patient: true,
+            unsent: None,
             unwatched: Unwatched::default(),
         };
         let removal = |(name, directory): (&str, bool)| Removal {
