@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 
 use crate::index::{Index, IndexError, SharedFiles};
 use crate::model::{
-    Digest, DirListing, DirectoryId, Fidelity, Listing, ListingHasher, Name, OwnerNames, Position, RelPath, Seen, Side,
-    View,
+    Digest, DirListing, DirectoryId, Fidelity, Listing, ListingHasher, Name, Node, OwnerNames, Position, RelPath, Seen,
+    Side, View,
 };
 use crate::payload::{Reading, Readings};
 use crate::plan::{Destination, HistoryPlan, Item, Plan, PlanOptions, Runs, plan_changes};
@@ -256,17 +256,15 @@ impl Contents {
     pub(super) fn readings(
         &self,
         items: &Runs<Item>,
-        listing: &Listing,
+        listing: &Arc<Listing>,
         unsent: Option<mpsc::UnboundedSender<RelPath>>,
     ) -> Option<Box<dyn Readings>> {
         match self {
             Contents::Listed(_) => None,
             Contents::Indexed(indexed) => {
                 let index = Arc::clone(&indexed.index);
-                let paths = items.iter().map(|item| item.entry.of(listing).0.path.clone()).collect();
-                // Now, by what the plan was made of: directories may be renamed while their files are read.
-                let ids = indexed.lock().directory_ids(&paths).unwrap_or_default();
-                Some(Box::new(Keeper { index, ids, waiting: Vec::new(), lost: Vec::new(), unsent }))
+                let planned = unsent.map(|unsent| PlannedFiles::new(indexed, items, listing, unsent));
+                Some(Box::new(Keeper { index, waiting: Vec::new(), lost: Vec::new(), planned }))
             }
         }
     }
@@ -313,13 +311,71 @@ const READINGS: usize = 4096;
 struct Keeper {
     index: Arc<Mutex<Index>>,
     waiting: Vec<(RelPath, Seen, Digest)>,
-    ids: HashMap<RelPath, DirectoryId>,
     lost: Vec<(DirectoryId, Name)>,
-    unsent: Option<mpsc::UnboundedSender<RelPath>>,
+    /// Where others record what changes while files are read.
+    planned: Option<PlannedFiles>,
+}
+
+/// Files as a plan has them.
+struct PlannedFiles {
+    listing: Arc<Listing>,
+    /// Other names of files, by the first.
+    links: HashMap<RelPath, Vec<RelPath>>,
+    /// Numbers of their directories: these may be renamed while their files are read.
+    ids: HashMap<RelPath, DirectoryId>,
+    /// Told where that is which hosts did not get as it is recorded.
+    unsent: mpsc::UnboundedSender<RelPath>,
+}
+
+impl PlannedFiles {
+    fn new(
+        indexed: &Indexed,
+        items: &Runs<Item>,
+        listing: &Arc<Listing>,
+        unsent: mpsc::UnboundedSender<RelPath>,
+    ) -> Self {
+        let mut dirs: BTreeSet<RelPath> = items.iter().map(|item| item.entry.of(listing).0.path.clone()).collect();
+        let mut links: HashMap<RelPath, Vec<RelPath>> = HashMap::new();
+        for dir in &listing.dirs {
+            for (node, first) in dir.nodes.iter().filter_map(|node| Some((node, node.kind.link()?))) {
+                links.entry(first.clone()).or_default().extend(dir.path.join(&node.name));
+                dirs.insert(dir.path.clone());
+            }
+        }
+        // Without them nothing is found again before the next scan.
+        let ids = indexed.lock().directory_ids(&dirs).unwrap_or_default();
+        PlannedFiles { listing: Arc::clone(listing), links, ids, unsent }
+    }
+
+    /// Whether hosts got something else than was planned.
+    fn differs(&self, path: &RelPath, seen: &Seen) -> bool {
+        let node = path.split().and_then(|(dir, name)| {
+            let nodes = &self.listing.dir(&dir)?.nodes;
+            Some(&nodes[nodes.binary_search_by(|node| (*node.name).cmp(name)).ok()?])
+        });
+        let is_it = |node: &Node| {
+            (node.kind.size_bytes(), node.meta.mtime) == (seen.node.kind.size_bytes(), seen.node.meta.mtime)
+        };
+        !node.is_some_and(is_it)
+    }
+
+    /// All names under which hosts have what they got for `path`.
+    fn names(&self, path: &RelPath) -> Vec<(DirectoryId, Name)> {
+        let others = self.links.get(path).into_iter().flatten();
+        let place = |path: &RelPath| {
+            let (dir, name) = path.split()?;
+            Some((*self.ids.get(&dir)?, Name::from(name)))
+        };
+        std::iter::once(path).chain(others).filter_map(place).collect()
+    }
 }
 
 impl Readings for Keeper {
     fn note(&mut self, reading: Reading) {
+        if let Some(planned) = self.planned.as_ref().filter(|planned| planned.differs(&reading.path, &reading.seen)) {
+            self.lost.extend(planned.names(&reading.path));
+            return;
+        }
         self.waiting.push((reading.path, reading.seen, reading.digest));
         if self.waiting.len() >= READINGS {
             self.keep();
@@ -327,8 +383,9 @@ impl Readings for Keeper {
     }
 
     fn note_unsent(&mut self, path: &RelPath) {
-        let found = path.split().and_then(|(dir, name)| Some((*self.ids.get(&dir)?, Name::from(name))));
-        self.lost.extend(found);
+        if let Some(planned) = &self.planned {
+            self.lost.extend(planned.names(path));
+        }
     }
 }
 
@@ -341,9 +398,9 @@ impl Keeper {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         // No host has what could not be sent as it is recorded: the next look takes it as changed.
         let noted = index.note_digests(&waiting).and_then(|()| index.distrust_all(&lost));
-        if let (Ok(places), Some(unsent)) = (&noted, &self.unsent) {
+        if let (Ok(places), Some(planned)) = (&noted, &self.planned) {
             // Whoever does not listen any more does not look again.
-            places.iter().for_each(|path| drop(unsent.send(path.clone())));
+            places.iter().for_each(|path| drop(planned.unsent.send(path.clone())));
         }
         if noted.is_err() {
             // It would not know what hosts have that is not what it says: built anew, it has them compared.

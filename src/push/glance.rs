@@ -258,7 +258,16 @@ impl Looks<'_> {
             linked.extend(
                 dir.entries.iter().map(|seen| seen.inode).filter(|inode| inode.shared).map(|at| (at.dev, at.ino)),
             );
-            merge.directory(&dir.path, &dir.itself, &mut dir.entries, &mut look).map_err(|error| {
+            let merged = merge.directory(&dir.path, &dir.itself, &mut dir.entries, &mut look);
+            let above = dir.path.split().map_or_else(RelPath::root, |(above, _)| above);
+            let holder = root.dir(&above).and_then(|above| above.stat_self());
+            let itself = merged.and_then(|()| {
+                // If it is gone, that is noticed too.
+                let Ok(holder) = holder else { return Ok(()) };
+                let mut look = Looking { path: &above, handle: None, itself: holder.inode(), ..look };
+                merge.directory_itself(&dir.path, &dir.itself, &mut look)
+            });
+            itself.map_err(|error| {
                 failed = Some(error);
                 std::io::Error::other("the index fails")
             })

@@ -6,8 +6,8 @@ use rusqlite::{Rows, params};
 
 use super::super::row;
 use super::super::{Index, IndexError};
-use super::{DAMAGED, Finding, Level, Look, Merge, Old};
-use crate::model::{DirectoryId, Inode, Name, RelPath, Seen, Timestamp};
+use super::{Change, DAMAGED, Finding, Level, Look, Merge, Old, ask};
+use crate::model::{DirectoryId, Inode, Name, Node, RelPath, Seen, Timestamp};
 
 /// What a look at some names of a directory leads to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -111,6 +111,32 @@ impl Merge<'_> {
         self.levels.clear();
         self.levels.push(level);
         Ok(Some(taken))
+    }
+
+    /// Takes in what the directory `path` is itself by a later look than the one that found it: what came in between
+    /// is in it, and nobody tells of that.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn directory_itself(&mut self, path: &RelPath, seen: &Seen, look: &mut dyn Look) -> Result<(), IndexError> {
+        let Some((parent, name)) = path.split() else { return self.root(seen) };
+        let mut known = BTreeMap::from([(RelPath::root(), (self.index.root, self.index.root_meta()?))]);
+        let Some((dir, _)) = self.index.find_directory(&parent, &mut known)? else { return Ok(()) };
+        let mut seen = Seen { node: Node { name: name.into(), ..seen.node.clone() }, inode: seen.inode };
+        let name = seen.node.name.clone();
+        let inode = (seen.inode.dev, seen.inode.ino);
+        let Compared::Found(Finding::Differs(seen, old), _) = self.compare_name(dir, &name, Some(&mut seen))? else {
+            return Ok(());
+        };
+        if (old.inode.dev, old.inode.ino) != inode {
+            // Another has its place by now, which is news of its own.
+            return Ok(());
+        }
+        ask(look, seen);
+        let change =
+            Change { visible: seen.node.meta != old.node.meta, content: false, racy: self.is_racy(seen), digest: None };
+        let state = row::state_of(&seen.node, &seen.inode);
+        self.update(dir, seen, &state, change)
     }
 
     /// What is to be done about one name, and the inode that is recorded for it.
