@@ -93,8 +93,9 @@ fn source(changes: &Changes, moved: &Moved, names: OwnerNames) -> Option<(Listin
         inodes.insert(path, version.inode);
         directories.entry(dir).or_default().push(version.node.clone());
     }
-    // What went from a directory goes, even if the directory does not look changed.
-    for (own, _) in &moved.slot_of {
+    // What went from a directory goes, even if the directory does not look changed; so does a directory that moves.
+    let left = changes.then.iter().filter(|version| version.own.is_some()).map(|version| &version.dir);
+    for own in moved.slot_of.iter().map(|(own, _)| own).chain(left) {
         let Some(place) = changes.places.get(own) else { continue };
         let dir = moved.path_now(*own)?;
         metas.entry(dir.clone()).or_insert_with(|| place.meta.clone());
