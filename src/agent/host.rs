@@ -15,7 +15,13 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// How long what a host had problems with is left before everything there is compared for it; doubles each time.
+/// How long after something went otherwise than planned on a host everything there is compared, at the least.
+const COMPARE_AFTER: Duration = Duration::from_secs(1);
+
+/// What comparing may take of the time: one part in so many.
+const COMPARE_SHARE: u32 = 20;
+
+/// The first wait where comparing does not help; each further one doubles it.
 const FIRST_COMPARE: Duration = Duration::from_secs(2);
 
 /// The longest of these.
@@ -38,9 +44,12 @@ pub(super) struct Host {
     pub(super) compare: bool,
     /// Not to be tried before.
     not_before: Option<Instant>,
-    /// When what it had problems with is tried again.
+    /// Something went otherwise than planned: everything there is compared then.
     compare_at: Option<Instant>,
+    /// Comparisons that did not help.
     compares: u32,
+    /// How long the last one took, and when it ended.
+    compared: Option<(Duration, Instant)>,
     failures: u32,
     status: HostStatus,
     history: VecDeque<LagPoint>,
@@ -62,6 +71,7 @@ impl Host {
             not_before: None,
             compare_at: None,
             compares: 0,
+            compared: None,
             failures: 0,
             status,
             history: VecDeque::new(),
@@ -82,6 +92,11 @@ impl Host {
         behind || due || (self.not_before.is_some() && self.failures > 0)
     }
 
+    /// What it has for sure.
+    pub(super) fn has(&self) -> Option<Position> {
+        self.at.filter(|_| self.compare_at.is_none())
+    }
+
     /// When it wants something next that time alone brings.
     pub(super) fn next(&self) -> Option<Instant> {
         if self.busy.is_some() || self.paused {
@@ -99,7 +114,7 @@ impl Host {
 
     /// A try ended at `now`. `chance` is any number.
     pub(super) fn end(&mut self, report: &HostReport, (now, now_ms): (Instant, u64), chance: u64) {
-        self.busy = None;
+        let began = self.busy.take().map(|(_, began)| began);
         self.doing = None;
         let status = &mut self.status;
         status.drifted += report.drifted;
@@ -108,17 +123,27 @@ impl Host {
         status.error.clone_from(&report.error);
         match report.state {
             Outcome::Done | Outcome::Unchanged | Outcome::Planned | Outcome::Partial => {
-                let partial = report.state == Outcome::Partial || report.unsure;
+                let is_turbulent = report.state == Outcome::Partial || report.unsure;
+                // A comparison that found something has put it right.
+                let is_turbulent = is_turbulent || (report.drifted > 0 && !report.reconciled);
                 self.failures = 0;
                 self.not_before = None;
                 self.at = report.position;
                 status.commits += u64::from(report.state != Outcome::Unchanged);
                 self.note_problems(&report.problems, report.more_problems);
-                if partial {
-                    self.compares = self.compares.saturating_add(1);
-                    self.compare_at = Some(now + doubled(FIRST_COMPARE, self.compares, LONGEST_COMPARE, chance));
-                } else {
-                    (self.compare_at, self.compares) = (None, 0);
+                if report.reconciled {
+                    self.compared = began.map(|began| (now.saturating_duration_since(began), now));
+                    self.compares = if is_turbulent { self.compares.saturating_add(1) } else { 0 };
+                    self.compare_at = None;
+                }
+                if is_turbulent && self.compare_at.is_none() {
+                    // What was sent by then was not what is recorded, perhaps: only a comparison knows.
+                    let fruitless = doubled(FIRST_COMPARE, self.compares, LONGEST_COMPARE, chance);
+                    let wait = if self.compares > 0 { fruitless } else { COMPARE_AFTER };
+                    let rested = self.compared.map(|(took, ended)| ended + took * COMPARE_SHARE);
+                    self.compare_at = Some(rested.map_or(now + wait, |rested| rested.max(now + wait)));
+                }
+                if self.compare_at.is_none() {
                     self.status.success_ms = Some(now_ms);
                 }
             }

@@ -248,7 +248,7 @@ impl Owner {
             }
             let root = &mut self.roots[at];
             let hosts: Vec<_> =
-                root.hosts.iter().map(|host| (host.settings.name.as_str(), host.at.map(|at| at.sequence))).collect();
+                root.hosts.iter().map(|host| (host.settings.name.as_str(), host.has().map(|at| at.sequence))).collect();
             root.barriers.answer(&hosts);
         }
         if self.published.is_none_or(|published| now.duration_since(published) >= STATUS_STEP) {

@@ -7,12 +7,12 @@ use tokio::sync::mpsc;
 
 use crate::index::{Index, IndexError, SharedFiles};
 use crate::model::{
-    Digest, DirListing, DirectoryId, Fidelity, Listing, ListingHasher, Name, Node, OwnerNames, Position, RelPath, Seen,
-    Side, View,
+    Digest, DirListing, DirectoryId, Fidelity, Listing, ListingHasher, Meta, Name, Node, OwnerNames, Position, RelPath,
+    Seen, Side, View,
 };
 use crate::payload::{Reading, Readings};
 use crate::plan::{Destination, HistoryPlan, Item, Plan, PlanOptions, Runs, plan_changes};
-use crate::tree::{ContentReader, Parents, Root, Scope};
+use crate::tree::{ContentReader, Parents, Root, Scope, SystemOwners};
 
 /// How much is read at a time of a file that was renamed.
 const LOOK_BYTES: usize = 256 << 10;
@@ -93,6 +93,23 @@ impl Indexed {
         Ok(self)
     }
 
+    /// Names of all owners, also of those that were recorded since the source was looked at.
+    fn names_of<'m>(&self, metas: impl Iterator<Item = &'m Meta>) -> OwnerNames {
+        let mut names = self.names.clone();
+        if !self.is_alone() {
+            let owners = SystemOwners::new();
+            let mut last = None;
+            for meta in metas {
+                // Neighbours mostly have one owner: this spares two look-ups for each.
+                let owner = (meta.uid, meta.gid);
+                if last.replace(owner) != Some(owner) || !meta.attributes.is_empty() {
+                    names.note(meta, &owners);
+                }
+            }
+        }
+        names
+    }
+
     fn is_alone(&self) -> bool {
         Arc::ptr_eq(&self.reader, &self.index)
     }
@@ -149,7 +166,8 @@ impl Indexed {
             return Ok(known.clone());
         }
         let dirs = self.lock().directories(&wanted, &table.shared)?;
-        let listing = Listing { dirs: with_children(dirs), names: self.names.clone() };
+        let names = self.names_of(dirs.iter().flat_map(|dir| &dir.nodes).map(|node| &node.meta));
+        let listing = Listing { dirs: with_children(dirs), names };
         let digests = listing.dirs.iter().map(|dir| table.digest(&dir.path).unwrap_or(Digest([0; 32])));
         let known = Known { digests: Arc::new(digests.collect()), listing: Arc::new(listing) };
         listings.push((wanted, known.clone()));
@@ -175,7 +193,8 @@ impl Indexed {
                 let excluded = |path: &RelPath, is_directory| self.scope.keeps(path, is_directory);
                 let moves_along = |from: &RelPath, to: &RelPath| self.scope.moves_along(from, to);
                 let options = PlanOptions { delete, fidelity, excluded: &excluded, moves_along: &moves_along };
-                plan_changes(&changes, self.names.clone(), &options)
+                let names = self.names_of(changes.now.iter().chain(&changes.then).map(|version| &version.node.meta));
+                plan_changes(&changes, names, &options)
             }
             false => None,
         };

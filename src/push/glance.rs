@@ -181,6 +181,7 @@ impl Looks<'_> {
                 let Some(attributes) = self.root_attributes() else { return Ok(false) };
                 seen.node.meta.attributes = attributes;
             }
+            self.remembered.names.note(&seen.node.meta, self.owners);
             merge.root_itself(&seen).map_err(ScanError::Index)?;
         }
         for seen in looked.iter().filter_map(|(_, seen)| seen.as_ref()) {

@@ -70,6 +70,8 @@ pub struct HostReport {
     pub drifted: u64,
     /// What it has now, less what it had problems with; `None` if that is not known.
     pub position: Option<Position>,
+    /// Everything there was compared.
+    pub reconciled: bool,
     /// Something was left there of which it is not sure whether it is gone: everything is to be compared.
     pub unsure: bool,
     /// What an operator should know.
@@ -98,6 +100,7 @@ impl HostReport {
             more_problems: 0,
             drifted: 0,
             position: None,
+            reconciled: false,
             unsure: false,
             notes: Vec::new(),
             changes: Vec::new(),

@@ -356,6 +356,7 @@ impl Session<'_> {
             });
         }
         (self.report.position, self.report.unsure) = (Some(position), self.left);
+        self.report.reconciled = !from_history;
         self.note(&agreed, position, round.lacks).await?;
         Ok(round)
     }

@@ -70,7 +70,7 @@ pub(super) async fn run(
     let Work { job, listing, plan, .. } = &work;
     let mut lacks = false;
     let begin = Begin {
-        names: work.source.contents.names().clone(),
+        names: if plan.is_empty() { work.source.contents.names().clone() } else { listing.names.clone() },
         need_bytes: plan.totals.need_bytes.saturating_sub(work.source.bytes_of_holes(plan, listing)),
         need_inodes: plan.totals.created,
         deletions: plan.totals.deleted,
