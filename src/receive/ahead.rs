@@ -131,3 +131,116 @@ fn read(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{Meta, RelPath};
+    use crate::wire::{BlockWriter, ToReceiver, encode, read_frame};
+
+    /// Far longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn file(name: &str, content: &[u8], digest: Digest) -> Record {
+        let path = RelPath::new(name.as_bytes()).unwrap();
+        Record::File { path, meta: Meta::default(), bytes: content.len() as u64, digest }
+    }
+
+    fn frame(bytes: &[u8]) -> Frame {
+        read_frame(&mut &bytes[..]).unwrap().unwrap()
+    }
+
+    fn block(records: &[(Record, &[u8])]) -> Frame {
+        let mut block = BlockWriter::new();
+        records.iter().for_each(|(record, content)| block.push(record, content));
+        frame(&block.take_frame(None))
+    }
+
+    fn small_block() -> Frame {
+        block(&[(file("a", b"x", Digest::of(b"x")), b"x")])
+    }
+
+    fn message() -> Frame {
+        frame(&encode(&ToReceiver::EndOfContent))
+    }
+
+    /// Reads `frames` ahead; how many were read, and whoever is told when the thread has ended.
+    fn ahead_of(frames: Vec<Frame>) -> (Ahead, Arc<AtomicUsize>, mpsc::Receiver<()>) {
+        let read = Arc::new(AtomicUsize::new(0));
+        let (count, (alive, ended)) = (Arc::clone(&read), mpsc::channel::<()>());
+        let mut frames = frames.into_iter();
+        let ahead = Ahead::start(move || {
+            // Held for as long as the thread reads.
+            let _ = &alive;
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(frames.next())
+        });
+        (ahead.unwrap(), read, ended)
+    }
+
+    #[test]
+    fn every_file_is_judged_by_its_own_digest_ahead_and_not() {
+        let good = |name| (file(name, b"content", Digest::of(b"content")), b"content".as_slice());
+        let wrong = (file("wrong", b"content", Digest::of(b"other")), b"content".as_slice());
+        let begin =
+            Record::Begin { path: RelPath::new(b"l").unwrap(), meta: Meta::default(), size_bytes: 7, basis: None };
+        let piece = (Record::Data { bytes: 7 }, b"content".as_slice());
+        let records = [good("a"), wrong, (begin, b""), piece, (Record::Cancel, b""), good("b")];
+        for is_checked in [true, false] {
+            let mut block = Block::open(block(&records)).unwrap();
+            if is_checked {
+                block.check();
+                assert_eq!(block.intact.as_slice(), [true, false, true]);
+            }
+            for (at, (record, content)) in records.iter().enumerate() {
+                let expected = (record.clone(), *content, matches!(at, 0 | 5));
+                assert_eq!(block.next_record().unwrap(), Some(expected), "checked: {is_checked}");
+            }
+            assert_eq!(block.next_record().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_comes_after_what_can() {
+        let mut cut_off = block(&[(file("a", b"x", Digest::of(b"x")), b"x"), (Record::Data { bytes: 1 }, b"y")]);
+        cut_off.body.pop();
+        let damaged = Frame { kind: FrameKind::CompressedBlock, body: b"no zstd".to_vec() };
+        let (mut ahead, ..) = ahead_of(vec![cut_off, damaged]);
+        let Ok(Some(Incoming::Block(mut block))) = ahead.next() else { panic!("no block") };
+        assert!(matches!(block.next_record(), Ok(Some((Record::File { .. }, b"x", true)))));
+        assert!(matches!(block.next_record(), Err(WireError::BadBlock(_))));
+        assert!(matches!(ahead.next(), Err(WireError::BadBlock(_))));
+        assert!(matches!(ahead.next(), Ok(None)));
+    }
+
+    #[test]
+    fn nothing_behind_a_message_is_read_before_it_is_dealt_with() {
+        let frames = vec![small_block(), small_block(), message(), small_block(), message(), small_block()];
+        let (mut ahead, read, ended) = ahead_of(frames);
+        for (at, up_to) in [3, 3, 3, 5, 5].into_iter().enumerate() {
+            let next = ahead.next();
+            assert_eq!(matches!(next, Ok(Some(Incoming::Message(_)))), matches!(at, 2 | 4));
+            assert!(read.load(Ordering::SeqCst) <= up_to);
+        }
+        drop(ahead);
+        assert_eq!(ended.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+        assert_eq!(read.load(Ordering::SeqCst), 5, "what follows the last message was left alone");
+    }
+
+    #[test]
+    fn only_a_few_blocks_are_held() {
+        let (mut ahead, read, ended) = ahead_of(vec![small_block(); 100]);
+        for taken in 1..=50 {
+            assert!(matches!(ahead.next(), Ok(Some(Incoming::Block(_)))));
+            let held = read.load(Ordering::SeqCst).saturating_sub(taken);
+            assert!(held <= BLOCKS + 1, "{held}");
+        }
+        // Whoever gives up ends it, whatever waits.
+        drop(ahead);
+        assert_eq!(ended.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+}
