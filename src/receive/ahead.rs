@@ -75,6 +75,9 @@ impl Block {
 
 type Taken = Result<Option<Incoming>, WireError>;
 
+/// Reads the next frame; `None` at the end.
+type NextFrame<I> = fn(&mut I) -> Result<Option<Frame>, WireError>;
+
 /// The near end of the thread. It is not waited for when this is dropped: it may be waiting for the primary, and ends
 /// with the process.
 pub(super) struct Ahead {
@@ -85,17 +88,21 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Reads on where `next_frame` is, as confined as the caller is.
-    ///
-    /// # Errors
-    /// No thread can be started.
-    pub(super) fn start(
-        next_frame: impl FnMut() -> Result<Option<Frame>, WireError> + Send + 'static,
-    ) -> io::Result<Self> {
+    /// Reads on from `input`, frame by frame with `next_frame`, as confined as the caller is. Gives `input` back where the
+    /// system has no room for a thread.
+    pub(super) fn start<I: Send + 'static>(input: I, next_frame: NextFrame<I>) -> Result<Self, I> {
         let (found, taken) = sync_channel(BLOCKS);
         let (go_on, asked) = channel();
-        std::thread::Builder::new().name("ahead".into()).spawn(move || read(next_frame, &found, &asked))?;
-        Ok(Ahead { taken, go_on, waits: false })
+        let (hand_over, handed) = channel();
+        let work = move || {
+            if let Ok(input) = handed.recv() {
+                read(input, next_frame, &found, &asked);
+            }
+        };
+        match std::thread::Builder::new().name("ahead".into()).spawn(work) {
+            Ok(_) => hand_over.send(input).map(|()| Ahead { taken, go_on, waits: false }).map_err(|unsent| unsent.0),
+            Err(_) => Err(input),
+        }
     }
 
     /// What comes next; `None` when the primary has ended. What came before is dealt with.
@@ -115,13 +122,9 @@ impl Ahead {
     }
 }
 
-fn read(
-    mut next_frame: impl FnMut() -> Result<Option<Frame>, WireError>,
-    found: &SyncSender<Taken>,
-    asked: &Receiver<()>,
-) {
+fn read<I>(mut input: I, next_frame: NextFrame<I>, found: &SyncSender<Taken>, asked: &Receiver<()>) {
     loop {
-        let mut next = next_frame().and_then(|frame| frame.map(Incoming::of).transpose());
+        let mut next = next_frame(&mut input).and_then(|frame| frame.map(Incoming::of).transpose());
         if let Ok(Some(Incoming::Block(block))) = &mut next {
             block.check();
         }
@@ -168,18 +171,18 @@ mod tests {
         frame(&encode(&ToReceiver::EndOfContent))
     }
 
+    /// Frames, how many of them were read, and what is dropped when nobody can read more.
+    type Frames = (std::vec::IntoIter<Frame>, Arc<AtomicUsize>, mpsc::Sender<()>);
+
     /// Reads `frames` ahead; how many were read, and whoever is told when the thread has ended.
     fn ahead_of(frames: Vec<Frame>) -> (Ahead, Arc<AtomicUsize>, mpsc::Receiver<()>) {
-        let read = Arc::new(AtomicUsize::new(0));
-        let (count, (alive, ended)) = (Arc::clone(&read), mpsc::channel::<()>());
-        let mut frames = frames.into_iter();
-        let ahead = Ahead::start(move || {
-            // Held for as long as the thread reads.
-            let _ = &alive;
-            count.fetch_add(1, Ordering::SeqCst);
+        let (read, (alive, ended)) = (Arc::new(AtomicUsize::new(0)), mpsc::channel::<()>());
+        let frames: Frames = (frames.into_iter(), Arc::clone(&read), alive);
+        let ahead = Ahead::start(frames, |(frames, read, _)| {
+            read.fetch_add(1, Ordering::SeqCst);
             Ok(frames.next())
         });
-        (ahead.unwrap(), read, ended)
+        (ahead.unwrap_or_else(|_| panic!("no thread")), read, ended)
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Output {
 
 /// The link to the primary.
 pub(super) struct PrimaryLink {
-    /// `None` once it is read ahead.
+    /// `None` while it is read ahead.
     input: Option<BufReader<Patient>>,
     ahead: Option<Ahead>,
     pub(super) output: Output,
@@ -211,11 +211,14 @@ impl PrimaryLink {
         let has_cores = || std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= CORES);
         if is_much
             && has_cores()
-            && let Some(mut input) = self.input.take()
+            && let Some(input) = self.input.take()
         {
             // It may be no pipe, or this user's pipes may be large enough already.
             let _ = fcntl_setpipe_size(&input.get_ref().file, PIPE_BYTES);
-            self.ahead = Some(Ahead::start(move || Patient::frame(&mut input))?);
+            match Ahead::start(input, Patient::frame) {
+                Ok(ahead) => self.ahead = Some(ahead),
+                Err(input) => self.input = Some(input),
+            }
         }
         Ok(incoming)
     }
