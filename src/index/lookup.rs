@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::row;
 use super::{Index, IndexError};
@@ -90,6 +90,7 @@ impl Index {
     /// # Errors
     /// The database fails or is damaged.
     pub fn each_directory(&self, shared: &SharedFiles, visit: &mut dyn FnMut(DirListing)) -> Result<(), IndexError> {
+        let _reading = self.reading()?;
         let mut ahead = vec![(RelPath::root(), self.root, self.root_meta()?)];
         while let Some((path, own, meta)) = ahead.pop() {
             let (listing, below) = self.directory(path, own, meta, shared)?;
@@ -108,6 +109,7 @@ impl Index {
     /// # Errors
     /// The database fails or is damaged.
     pub fn directories(&self, paths: &BTreeSet<RelPath>, shared: &SharedFiles) -> Result<Vec<DirListing>, IndexError> {
+        let _reading = self.reading()?;
         let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
         known.insert(RelPath::root(), (self.root, self.root_meta()?));
         let mut listings = Vec::new();
@@ -119,6 +121,12 @@ impl Index {
             listings.push(listing);
         }
         Ok(listings)
+    }
+
+    /// One transaction for many statements that only read: each would lock the database anew.
+    fn reading(&self) -> Result<Option<Transaction<'_>>, IndexError> {
+        let is_free = self.db.is_autocommit();
+        Ok(is_free.then(|| self.db.unchecked_transaction()).transpose()?)
     }
 
     /// Keeps the digest of a file that was read whole, if it is the one that is recorded. If it is not, hosts have

@@ -10,6 +10,7 @@
 //! | `protect`   | what no primary changes |
 //! | `sandbox`   | confinement to the roots |
 //! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
+//! | `ahead`     | blocks, read and checked while others are written |
 //! | `session`   | which message may come when, and what answers it |
 //! | `refusal`   | how a session ends early |
 //! | `inventory` | what the root holds |
@@ -29,6 +30,7 @@
 //! | `quota`     | how much a root may hold |
 //! | `state`     | the record that a fleet leaves in a root |
 
+mod ahead;
 mod changes;
 mod digester;
 mod drift;

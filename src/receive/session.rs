@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{getegid, geteuid, getgroups};
 use thiserror::Error;
 
+use super::ahead::Incoming;
 use super::inventory::Listed;
 use super::keep::{make_room, make_room_in_quota, open_staging};
 use super::link::{PrimaryLink, standard_streams};
@@ -33,8 +34,8 @@ use crate::model::{
 };
 use crate::tree::{Attic, Rights, Root, RootError, Staging, SystemOwners, read_state};
 use crate::wire::{
-    Begin, BlockReader, Committed, FrameKind, Hello, MAX_RESEND, Refusal, RefusalKind, RootState, ToPrimary,
-    ToReceiver, Welcome, WireError, choose_protocol, decode,
+    Begin, Committed, FrameKind, Hello, MAX_RESEND, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
+    WireError, choose_protocol, decode,
 };
 
 /// A record is shorter.
@@ -430,41 +431,40 @@ impl Session<'_> {
         let mut told = Instant::now();
         self.link.worked();
         loop {
-            let frame = self.link.receive().map_err(End::Wire)?.ok_or(End::Interrupted)?;
-            if frame.kind != FrameKind::Message {
-                writer.block(BlockReader::open(frame).map_err(End::Wire)?)?;
-                if told.elapsed() >= PROGRESS {
-                    told = Instant::now();
-                    let progress = ToPrimary::Progress { files: writer.files_done, bytes: writer.bytes_done };
-                    self.link.send(&progress).map_err(End::Wire)?;
-                }
-                self.link.worked();
-                continue;
-            }
-            match decode(&frame.body).map_err(End::Wire)? {
-                ToReceiver::Heartbeat => {
-                    self.link.lives(true).map_err(End::Wire)?;
-                    continue;
-                }
-                ToReceiver::GetSignatures { requests } => {
-                    for request in requests {
-                        signatures.ask(request).map_err(WriteError::Failed)?;
+            match self.link.receive_ahead().map_err(End::Wire)?.ok_or(End::Interrupted)? {
+                Incoming::Block(block) => {
+                    writer.block(block)?;
+                    if told.elapsed() >= PROGRESS {
+                        told = Instant::now();
+                        let progress = ToPrimary::Progress { files: writer.files_done, bytes: writer.bytes_done };
+                        self.link.send(&progress).map_err(End::Wire)?;
                     }
                 }
-                _ if writer.is_inside_file() => return Err(misplaced("a message inside a file").into()),
-                ToReceiver::Changes(changes) => {
-                    for change in changes {
-                        writer.change(change)?;
+                Incoming::Message(frame) => match decode(&frame.body).map_err(End::Wire)? {
+                    ToReceiver::Heartbeat => {
+                        self.link.lives(true).map_err(End::Wire)?;
+                        continue;
                     }
-                }
-                ToReceiver::EndOfContent => {
-                    self.send_resend(&writer.end_of_content()?).map_err(End::Wire)?;
-                }
-                ToReceiver::Finish { position, record } => {
-                    writer.commit_batch()?;
-                    return Ok((position, record));
-                }
-                _ => return Err(misplaced("a question in the middle of changes").into()),
+                    ToReceiver::GetSignatures { requests } => {
+                        for request in requests {
+                            signatures.ask(request).map_err(WriteError::Failed)?;
+                        }
+                    }
+                    _ if writer.is_inside_file() => return Err(misplaced("a message inside a file").into()),
+                    ToReceiver::Changes(changes) => {
+                        for change in changes {
+                            writer.change(change)?;
+                        }
+                    }
+                    ToReceiver::EndOfContent => {
+                        self.send_resend(&writer.end_of_content()?).map_err(End::Wire)?;
+                    }
+                    ToReceiver::Finish { position, record } => {
+                        writer.commit_batch()?;
+                        return Ok((position, record));
+                    }
+                    _ => return Err(misplaced("a question in the middle of changes").into()),
+                },
             }
             self.link.worked();
         }

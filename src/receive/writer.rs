@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 
+use super::ahead::Block;
 use super::digester::Digester;
 use super::drift::Drift;
 use super::expect::{Expectations, Was};
@@ -18,12 +19,12 @@ use super::remember::{Again, Failed, Replaceable};
 use super::reuse::Reused;
 use super::shortfall::Shortfalls;
 use crate::delta::Op;
-use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
+use crate::model::{Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
 use crate::tree::{
     Applier, Attic, Going, KeptSize, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, Usage,
     problem_kind,
 };
-use crate::wire::{BlockReader, Committed, MAX_PROBLEMS, Record, RootState};
+use crate::wire::{Committed, MAX_PROBLEMS, Record, RootState};
 
 /// Bytes staged before they are committed. What is replaced is freed only then, so this is also
 /// how much more room than the final state needs is taken.
@@ -209,12 +210,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Takes one block.
-    pub(super) fn block(&mut self, mut block: BlockReader) -> Result<(), WriteError> {
+    pub(super) fn block(&mut self, mut block: Block) -> Result<(), WriteError> {
         self.moves_over = true;
-        while let Some((record, content)) =
+        while let Some((record, content, is_intact)) =
             block.next_record().map_err(|_| WriteError::Protocol("a content block that cannot be read"))?
         {
-            self.record(record, content)?;
+            self.record(record, content, is_intact)?;
         }
         Ok(())
     }
@@ -243,13 +244,15 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn record(&mut self, record: Record, content: &[u8]) -> Result<(), WriteError> {
+    fn record(&mut self, record: Record, content: &[u8], is_intact: bool) -> Result<(), WriteError> {
         match record {
-            Record::File { path, meta, digest, .. } if self.open.is_none() && !path.is_root() => {
+            Record::File { path, meta, .. } if self.open.is_none() && !path.is_root() => {
                 if self.spares(&path) {
                     Ok(())
+                } else if is_intact {
+                    self.small(path, &meta, content)
                 } else {
-                    self.small(path, &meta, digest, content)
+                    self.send_again(path)
                 }
             }
             Record::Begin { path, meta, size_bytes, basis } if self.open.is_none() && !path.is_root() => {
@@ -266,10 +269,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn small(&mut self, path: RelPath, meta: &Meta, digest: Digest, content: &[u8]) -> Result<(), WriteError> {
-        if Digest::of(content) != digest {
-            return self.send_again(path);
-        }
+    fn small(&mut self, path: RelPath, meta: &Meta, content: &[u8]) -> Result<(), WriteError> {
         self.charge_entry(&path, content.len() as u64, meta)?;
         let local = self.local(&Kind::file(content.len() as u64), meta);
         let staged = self.staging.create_file(local.mode).and_then(|mut staged| {

@@ -174,6 +174,12 @@ impl Primary {
         assert_eq!(self.child.wait().unwrap().code(), Some(1));
     }
 
+    /// Says nothing more. The receiver must end as after [`Primary::ended_badly`].
+    pub fn hang_up(mut self) {
+        self.input.take();
+        self.ended_badly();
+    }
+
     /// Kills the receiver.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
