@@ -196,8 +196,16 @@ impl PrimaryLink {
 
     /// The next frame; `None` when the primary has ended.
     pub(super) fn receive(&mut self) -> Result<Option<Frame>, WireError> {
-        let gone = || io::Error::other("what the primary sends is read ahead already");
-        Patient::frame(self.input.as_mut().ok_or_else(gone)?)
+        match (&mut self.input, &mut self.ahead) {
+            (Some(input), _) => Patient::frame(input),
+            // In a later round of a session in which much came before.
+            (None, Some(ahead)) => match ahead.next()? {
+                None => Ok(None),
+                Some(Incoming::Message(frame)) => Ok(Some(frame)),
+                Some(Incoming::Block(_)) => Err(WireError::BadBlock("content has no place here")),
+            },
+            (None, None) => Err(io::Error::other("the link is gone").into()),
+        }
     }
 
     /// What the primary sends next while it changes a root. Once there is more content than fits a block, it is read ahead,
