@@ -10,6 +10,9 @@
 //! | `below`    | what lies below a directory |
 //! | `open`     | how the path that an operator named becomes a [`Root`] |
 //! | `scan`     | listings of a root in path order |
+//! | `ahead`    | what such a walk comes to next, looked at ahead by a second thread |
+//! | `shown`    | what a directory shows, not judged |
+//! | `lister`   | the listing that becomes of it |
 //! | `links`    | files with several names, as a scan meets them |
 //! | `selection` | what of a source is synced, `.rfleetignore` |
 //! | `way`      | what a scan leaves out by it on its way |
@@ -49,6 +52,7 @@
 //! the same filesystem below the root; changing its attributes changes that file. Linux has had
 //! the protection since 3.6 and systemd turns it on.
 
+mod ahead;
 mod apply;
 mod attic;
 mod attributes;
@@ -58,6 +62,7 @@ mod dispose;
 mod home;
 mod kept;
 mod links;
+mod lister;
 mod meta;
 mod open;
 mod owners;
@@ -68,6 +73,7 @@ mod retire;
 mod rights;
 mod scan;
 mod selection;
+mod shown;
 mod stage;
 mod times;
 mod usage;
@@ -77,6 +83,8 @@ mod way;
 mod fixture;
 #[cfg(test)]
 mod race_tests;
+#[cfg(test)]
+mod scan_tests;
 
 pub use apply::{Applier, MetaSet, problem_kind};
 pub use attic::{Attic, KeptSize, Why};
