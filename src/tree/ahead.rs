@@ -22,14 +22,14 @@ use crate::model::{Name, RelPath};
 /// deep tree cannot exhaust the process's descriptors (1,024 by default).
 const MAX_HELD_DIRS: usize = 64;
 
-/// How many before it may be taken already where the next is taken. Two milliseconds' worth of directories with a hundred
-/// files; more gains nothing, and leaves less for the levels below of [`MOST`].
+/// How many are taken one after the other: two milliseconds' worth of directories with a hundred files each. More gains
+/// nothing, and would take from [`MOST`] what deeper levels need.
 const NEAR: usize = 16;
 
-/// Directories that are taken, at all levels: when the walk goes down, those beside its way stay.
+/// Directories that are taken at all levels together: where the walk goes down, those beside its way stay.
 const MOST: usize = 64;
 
-/// Room for what was seen in them; the last one taken may exceed it by its first piece.
+/// Room for what was seen in them; the last ones may exceed it by what is seen in one of them.
 const ROOM_BYTES: usize = 4 << 20;
 
 /// Entries that are seen ahead in one directory, and up to one piece more: the walk goes on with a larger one itself.
@@ -87,7 +87,7 @@ struct State {
 }
 
 impl State {
-    /// The level of the first directory that nobody has taken, if fewer than `near` before it are, and there is room.
+    /// The level of the first directory that nobody has taken, if there is room, and fewer than `near` are taken before it.
     fn first(&self, near: usize) -> Option<usize> {
         if self.count >= MOST || self.room_bytes >= ROOM_BYTES {
             return None;
@@ -196,7 +196,7 @@ impl<'r> Ahead<'r> {
 
     /// Starts the second thread. Where there is none to be had, the walk does without.
     pub(super) fn start<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Second<'s> {
-        // An error is no reason to stop: nothing needs this thread.
+        // Nothing needs this thread.
         let _ = thread::Builder::new().name("scan".into()).spawn_scoped(scope, || self.look_ahead());
         Second(self)
     }
