@@ -21,6 +21,9 @@ const TICK_NANOS: i128 = 20_000_000;
 /// A time without a fraction may come from a clock that ticks every two seconds.
 const COARSE_TICK_NANOS: i128 = 2_000_000_000;
 
+pub(super) const ROWS_OF_A_DIRECTORY: &str =
+    "SELECT name, state, own, racy, target, digest, attributes FROM entries WHERE dir = ?1 ORDER BY name";
+
 /// What a scan came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -268,9 +271,7 @@ impl Merge<'_> {
         level: &mut Level,
     ) -> Result<Vec<Finding<'s>>, IndexError> {
         let mut findings = Vec::new();
-        let mut statement = self.index.db.prepare_cached(
-            "SELECT name, state, own, racy, target, digest, attributes FROM entries WHERE dir = ?1 ORDER BY name",
-        )?;
+        let mut statement = self.index.db.prepare_cached(ROWS_OF_A_DIRECTORY)?;
         let mut rows = statement.query([dir])?;
         let mut seen = entries.iter_mut().peekable();
         while let Some(found) = rows.next()? {

@@ -9,9 +9,9 @@ use std::io;
 use rustix::io::Errno;
 
 use super::beneath::{Dir, Root};
-use super::scan::stat_and_kind;
 use super::selection::{IGNORE_FILE, Scope};
-use crate::model::{Name, Node, RESERVED_NAME, RelPath, Seen};
+use super::shown::seen;
+use crate::model::{Name, RESERVED_NAME, RelPath, Seen};
 
 /// The directory that filesystems make for their own repair; what it is to a tree is decided by a scan.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -56,24 +56,22 @@ fn look(dir: &Dir, dev: u64, parent: &RelPath, name: &Name, scope: &Scope) -> Re
     }
     let was_large = scope.left().large.contains_key(&path);
     let name_c = CString::new(&**name).map_err(|_| TakesScan)?;
-    let (stat, kind) = match stat_and_kind(dir, &name_c) {
-        Ok(found) => found,
+    let seen = match seen(dir, &name_c) {
+        Ok(seen) => seen,
         Err(Errno::NOENT) if !was_large => return Ok(None),
         Err(_) => return Err(TakesScan),
     };
-    if scope.excludes(&path, stat.is_directory()) {
+    let kind = &seen.node.kind;
+    if scope.excludes(&path, kind.is_directory()) {
         return Ok(None);
     }
-    if stat.is_directory() && (stat.dev != dev || (**name == *LOST_AND_FOUND)) {
+    if kind.is_directory() && (seen.inode.dev != dev || (**name == *LOST_AND_FOUND)) {
         return Err(TakesScan);
     }
-    let is_large = stat.is_file() && scope.max_size_bytes().is_some_and(|most| stat.size_bytes > most);
+    let is_large = scope.max_size_bytes().is_some_and(|most| kind.size_bytes() > most);
     match (is_large, was_large) {
         (true, true) => Ok(None),
-        (false, false) => {
-            let node = Node { name: name.clone(), kind, meta: stat.meta() };
-            Ok(Some(Seen { node, inode: stat.inode() }))
-        }
+        (false, false) => Ok(Some(seen)),
         _ => Err(TakesScan),
     }
 }

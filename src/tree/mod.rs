@@ -10,6 +10,9 @@
 //! | `below`    | what lies below a directory |
 //! | `open`     | how the path that an operator named becomes a [`Root`] |
 //! | `scan`     | listings of a root in path order |
+//! | `ahead`    | what such a walk comes to next, looked at ahead by a second thread |
+//! | `shown`    | what a directory shows, not judged |
+//! | `lister`   | the listing that becomes of it |
 //! | `glance`   | looks at single paths |
 //! | `watch`    | file events |
 //! | `links`    | files with several names, as a scan meets them |
@@ -51,6 +54,7 @@
 //! the same filesystem below the root; changing its attributes changes that file. Linux has had
 //! the protection since 3.6 and systemd turns it on.
 
+mod ahead;
 mod apply;
 mod attic;
 mod attributes;
@@ -61,6 +65,7 @@ mod glance;
 mod home;
 mod kept;
 mod links;
+mod lister;
 mod meta;
 mod open;
 mod owners;
@@ -71,6 +76,7 @@ mod retire;
 mod rights;
 mod scan;
 mod selection;
+mod shown;
 mod stage;
 mod times;
 mod usage;
@@ -81,6 +87,8 @@ mod way;
 mod fixture;
 #[cfg(test)]
 mod race_tests;
+#[cfg(test)]
+mod scan_tests;
 
 pub use apply::{Applier, MetaSet, problem_kind};
 pub use attic::{Attic, KeptSize, Why};
