@@ -35,7 +35,7 @@ pub use limit::Limiter;
 pub use probe::{Probe, ProbeError, ProbeRequest, probe};
 pub use record::RecordJob;
 pub use rendezvous::GuardSettings;
-pub use report::{HostReport, HostState, RootReport, Skipped};
+pub use report::{HookReport, HostReport, HostState, RootReport, Skipped};
 pub use source::check_require;
 
 use crate::model::Term;

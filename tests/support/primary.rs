@@ -174,6 +174,12 @@ impl Primary {
         assert_eq!(self.child.wait().unwrap().code(), Some(1));
     }
 
+    /// Goes away in the middle. The receiver must end, and say that it failed.
+    pub fn interrupt(mut self) {
+        self.input.take();
+        self.ended_badly();
+    }
+
     /// Kills the receiver.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
