@@ -227,7 +227,8 @@ impl Writer<'_> {
         if self.changed.is_idle() {
             return Vec::new();
         }
-        let (results, all_run) = self.changed.run(runner, root, self.outcome.position.sequence, &mut |done| {
+        let sequence = if self.has_problems() { Sequence(0) } else { self.outcome.position.sequence };
+        let (results, all_run) = self.changed.run(runner, root, sequence, &mut |done| {
             // Whoever is not there any more need not know: what was committed stays, and its hooks run.
             let _ = output.send(&ToPrimary::Hooks { done });
         });

@@ -192,7 +192,8 @@ fn next(output: &mut BufReader<ChildStdout>) -> Option<ToPrimary> {
         let frame = read_frame(output).ok().flatten()?;
         assert_eq!(frame.kind, FrameKind::Message);
         match decode(&frame.body).unwrap() {
-            ToPrimary::Heartbeat | ToPrimary::Progress { .. } | ToPrimary::Listing { .. } => {}
+            ToPrimary::Heartbeat | ToPrimary::Progress { .. } | ToPrimary::Listing { .. } | ToPrimary::Hooks { .. } => {
+            }
             message => return Some(message),
         }
     }

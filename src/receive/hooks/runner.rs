@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use serde::{Deserialize, Serialize};
 
 use super::{CommitHook, MAX_NAMES_BYTES};
@@ -96,7 +97,7 @@ impl HookRunner {
     /// One line: it is not ready in time, or knows another configuration than this.
     pub fn open(orders: OwnedFd, answers: OwnedFd, roots: &Roots, hooks: &[CommitHook]) -> Result<Self, String> {
         let timeout = Timespec { tv_sec: READY.as_secs().cast_signed(), tv_nsec: 0 };
-        let ready = poll(&mut [PollFd::new(&answers, PollFlags::IN)], Some(&timeout));
+        let ready = retry_on_intr(|| poll(&mut [PollFd::new(&answers, PollFlags::IN)], Some(&timeout)));
         if ready != Ok(1) {
             return Err(format!("the process that runs hooks is not ready within {} s", READY.as_secs()));
         }
