@@ -198,15 +198,16 @@ fn the_commit_of_something_else_is_none_and_numbers_without_end_are_borne() {
             detail: "\u{202e}exit 0\n".repeat(90),
             milliseconds: u64::MAX,
         };
-        (0..100).for_each(|done| drop(line.say(&ToPrimary::Hooks { done: done * (u64::MAX / 100) })));
-        vec![ToPrimary::Committed(Committed {
+        let hooks = (0..100).map(|done| ToPrimary::Hooks { done: done * (u64::MAX / 100) });
+        let committed = ToPrimary::Committed(Committed {
             position: line.position,
             drifted: u64::MAX,
             problems: (0..1000).map(problem).collect(),
             more_problems: u64::MAX,
             notes: vec!["\u{1b}[31m".repeat(5000); 100],
             hooks: (0..32).map(hook).collect(),
-        })]
+        });
+        hooks.chain([committed]).collect()
     });
     let told = story.push(&[]);
     told.outcome.assert_code(3);
