@@ -9,6 +9,7 @@ mod destination;
 mod exclude;
 mod fleet;
 mod history;
+mod hooks;
 mod hosts;
 mod index;
 mod own_run;
@@ -93,6 +94,9 @@ enum Command {
     Agent(agent::AgentArgs),
     /// The far end: started over SSH, speaks rfleet's protocol on stdin and stdout
     Receive(receive::ReceiveArgs),
+    /// Started by `receive` to run its hooks
+    #[command(hide = true)]
+    RunHooks(receive::ReceiveArgs),
     /// Compare every secondary with the primary; exit 0 equal, 3 different
     Verify(verify::VerifyArgs),
     /// Look for what would keep a push from working: one line each
@@ -118,6 +122,7 @@ pub fn main() -> u8 {
         Command::Push(args) => push::run(&cli.global, args),
         Command::Agent(args) => agent::run(&cli.global, args),
         Command::Receive(args) => receive::run(&cli.global, args),
+        Command::RunHooks(args) => hooks::run(&cli.global, args),
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Check(args) => check::run(&cli.global, args),
         Command::Hosts(args) => hosts::run(&cli.global, args),

@@ -241,6 +241,8 @@ fn complain_about(root: &RootReport) {
         }
         let own: Vec<_> = host.problems.iter().filter(|problem| !root.problems.contains(problem)).cloned().collect();
         problems(&name, &own);
+        let failed = host.hooks.iter().filter(|hook| !hook.ok);
+        failed.for_each(|hook| complain(format!("{name}: a hook failed: {}", render::hook(hook))));
     }
 }
 

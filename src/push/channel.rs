@@ -17,7 +17,7 @@ use crate::model::Problem;
 use crate::payload::Block;
 use crate::transport::{ErrorText, Exit, Link, Peer};
 use crate::wire::{
-    FrameKind, HEADER_BYTES, Header, Refusal, RefusalKind, ToPrimary, ToReceiver, WireError, decode, encode,
+    FrameKind, HEADER_BYTES, Header, MAX_HOOKS, Refusal, RefusalKind, ToPrimary, ToReceiver, WireError, decode, encode,
 };
 
 /// How often something is said when there is nothing to say.
@@ -321,12 +321,17 @@ async fn read_messages(
     shared: Arc<Shared>,
     on_progress: OnProgress,
 ) {
-    let (mut told, mut listed) = ((0, 0), 0);
+    let (mut told, mut listed, mut hooks) = ((0, 0), 0, 0);
     loop {
         let message = match read_message(&mut input, &shared).await {
             Ok(None) => return,
             // These never queue up: however long nobody asks, the link stays readable.
-            Ok(Some(small @ (ToPrimary::Heartbeat | ToPrimary::Progress { .. } | ToPrimary::Listing { .. }))) => {
+            Ok(Some(
+                small @ (ToPrimary::Heartbeat
+                | ToPrimary::Progress { .. }
+                | ToPrimary::Listing { .. }
+                | ToPrimary::Hooks { .. }),
+            )) => {
                 match small {
                     // Only what grows is progress.
                     ToPrimary::Progress { files, bytes } => {
@@ -338,6 +343,10 @@ async fn read_messages(
                     }
                     ToPrimary::Listing { entries } if entries > listed => {
                         listed = entries;
+                        shared.moved();
+                    }
+                    ToPrimary::Hooks { done } if done > hooks && done <= MAX_HOOKS as u64 => {
+                        hooks = done;
                         shared.moved();
                     }
                     _ => {}

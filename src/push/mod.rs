@@ -43,7 +43,7 @@ pub use line::Line;
 pub use probe::{Probe, ProbeError, ProbeRequest, probe};
 pub use record::RecordJob;
 pub use rendezvous::GuardSettings;
-pub use report::{HostReport, HostState, RootReport, Skipped};
+pub use report::{HookReport, HostReport, HostState, RootReport, Skipped};
 pub use source::check_require;
 
 use tokio::sync::{mpsc, oneshot};

@@ -117,7 +117,9 @@ pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) 
     if matches!(outcome, Err(SessionError::Drifted)) {
         // What is there is not what history says: it is looked at.
         session.compare = true;
-        session.report = HostReport { drifted: session.report.drifted, ..HostReport::new(&name) };
+        // Its hooks have run, and those that failed are not run again.
+        let HostReport { drifted, hooks, .. } = session.report;
+        session.report = HostReport { drifted, hooks, ..HostReport::new(&name) };
         outcome = session.run().await;
     }
     // The meeting must not wait for a host that is done with; for one that was there it means nothing.
@@ -127,7 +129,8 @@ pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) 
     match outcome {
         Ok(state) => {
             let problems = !report.problems.is_empty() || report.more_problems > 0;
-            report.state = if problems && state != HostState::Planned { HostState::Partial } else { state };
+            let incomplete = problems || report.hooks.iter().any(|hook| !hook.ok);
+            report.state = if incomplete && state != HostState::Planned { HostState::Partial } else { state };
         }
         Err(SessionError::Guard(refusal)) => {
             report.state = HostState::Refused;

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::RootJob;
 use super::channel::{Channel, ChannelError, Outgoing, shortened, told};
 use super::rendezvous::{items_of, private_log};
-use super::report::HostReport;
+use super::report::{HookReport, HostReport};
 use super::session::SessionError;
 use super::signatures::SignatureQuery;
 use super::source::Source;
@@ -100,6 +100,7 @@ pub(super) async fn run(
     report.problems.extend(committed.problems.into_iter().map(told));
     report.more_problems = report.more_problems.saturating_add(committed.more_problems);
     report.notes.extend(committed.notes.into_iter().map(shortened));
+    report.hooks.extend(committed.hooks.into_iter().map(HookReport::from));
     Ok(Transferred { lacks, recorded })
 }
 

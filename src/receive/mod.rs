@@ -28,6 +28,7 @@
 //! | `owners`    | which local numbers the primary's owners become |
 //! | `shortfall` | what could not be set |
 //! | `quota`     | how much a root may hold |
+//! | `hooks`     | what this host has run after a commit, and the process that does it |
 //! | `state`     | the record that a fleet leaves in a root |
 
 mod ahead;
@@ -35,6 +36,7 @@ mod changes;
 mod digester;
 mod drift;
 mod expect;
+mod hooks;
 mod inventory;
 mod keep;
 mod link;
@@ -54,6 +56,7 @@ mod signature;
 mod state;
 mod writer;
 
+pub use hooks::{Answers, CommitHook, Due, HOOK_TIMEOUT, HookEnd, HookRunner, MAX_HOOKS, Orders, clipped};
 pub use policy::{Durability, OwnerPolicy, Policy, Quota, Roots, TIMEOUT};
 pub use restore::{RestoreError, Restored, Wanted, restore, restore_to};
 pub use session::{ReceiveError, refuse_to_start, serve};

@@ -15,8 +15,8 @@
 //! walked and attributes looked at everywhere, as Landlock has no say in that. No program can be executed, no TCP port
 //! used, nobody outside be signalled; `no_new_privs` is set. A kernel that knows only a part of it enforces that part.
 //!
-//! What is to be started on behalf of a session, such as a hook, has to be started by a process that is not confined: a
-//! child is confined as its parent is.
+//! What is to be started on behalf of a session, such as a hook, is started by a process that is not confined
+//! ([`super::hooks`]): a child is confined as its parent is.
 //!
 //! RACE: `/etc/passwd` and `/etc/group` are allowed as the files that they were at the start. If one is replaced while a
 //! session runs, names that were not asked for until then are unknown from there on, and their owners go by number.

@@ -11,10 +11,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::process::{getegid, geteuid, getgroups};
 use thiserror::Error;
 
 use super::ahead::Incoming;
+use super::hooks::HookRunner;
 use super::inventory::Listed;
 use super::keep::{make_room, make_room_in_quota, open_staging};
 use super::link::{PrimaryLink, standard_streams};
@@ -73,15 +73,16 @@ impl From<Refusal> for ReceiveError {
 /// Tells the time.
 pub type Clock = fn() -> Timestamp;
 
-/// Serves one primary on standard input and output. What is kept aside can be found by the time of `clock`.
+/// Serves one primary on standard input and output. What is kept aside can be found by the time of `clock`;
+/// `runner` runs its hooks, if the policy has any.
 ///
 /// # Errors
 /// [`ReceiveError`]; the root then holds only whole files, old or new.
-pub fn serve(roots: &Roots, policy: &Policy, clock: Clock) -> Result<(), ReceiveError> {
+pub fn serve(roots: &Roots, policy: &Policy, runner: Option<HookRunner>, clock: Clock) -> Result<(), ReceiveError> {
     let (input, output) = standard_streams().map_err(ReceiveError::Streams)?;
     // Before anything is read, and before there is a second thread.
     let sandbox = Sandbox::enter(policy.sandbox, roots);
-    serve_on(input, output, roots, policy, sandbox, clock)
+    serve_on(input, output, roots, (policy, runner), sandbox, clock)
 }
 
 /// Tells whoever started this receiver why it does not serve.
@@ -97,17 +98,17 @@ fn serve_on(
     input: OwnedFd,
     output: OwnedFd,
     roots: &Roots,
-    policy: &Policy,
+    (policy, runner): (&Policy, Option<HookRunner>),
     sandbox: Sandbox,
     clock: Clock,
 ) -> Result<(), ReceiveError> {
     let named = clock();
     let name = session_name(named, std::process::id());
     let mut link = PrimaryLink::open(input, output, policy.timeout);
-    let (owners, process) = (SystemOwners::new(), own_process());
+    let (owners, process) = (SystemOwners::new(), Process::own());
     let ownership = Ownership::of(&policy.owner, &owners, &process).map_err(|why| refuse(RefusalKind::Policy, why));
     let outcome = ownership.and_then(|ownership| {
-        Session { link: &mut link, policy, sandbox, owners, process, ownership, name, named, clock }.run(roots)
+        Session { link: &mut link, policy, runner, sandbox, owners, process, ownership, name, named, clock }.run(roots)
     });
     match outcome {
         Err(End::Refused(refusal)) => {
@@ -139,6 +140,7 @@ struct Finished {
 struct Session<'a> {
     link: &'a mut PrimaryLink,
     policy: &'a Policy,
+    runner: Option<HookRunner>,
     sandbox: Sandbox,
     owners: SystemOwners,
     process: Process,
@@ -397,8 +399,12 @@ impl Session<'_> {
         writer.state_before_moves = unknown_position(claim.as_ref().or(recorded.as_ref()));
         writer.foreign = self.ownership.foreign(&begin.names, &self.owners, &self.process);
         let signatures = Signatures::new(&root, writer.protect.clone(), &self.link.output);
-        let finish = self.take_changes(&mut writer, signatures).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || bytes.is_some();
+        writer.expect_hooks(keep_state).map_err(|error| write_refusal(&path, &error))?;
+        let finish = self.take_changes(&mut writer, signatures).map_err(|end| {
+            writer.release_hooks();
+            end.on(&path)
+        })?;
         let finished = self.finish(writer, hello, finish, keep_state).map_err(|end| end.on(&path))?;
         self.link.send(&ToPrimary::Committed(finished.outcome))?;
         if let Some(retention) = self.policy.attic
@@ -510,8 +516,10 @@ impl Session<'_> {
             writer.make_durable()?;
         }
         self.note_shortfalls(&mut writer);
-        let outcome = Committed { position, ..writer.outcome };
-        Ok(Finished { outcome, attic: writer.attic, state: written })
+        writer.outcome.position = position;
+        // Still under the lock, so that hooks of two pushes do not run side by side.
+        writer.outcome.hooks = writer.run_hooks(self.runner.as_mut(), &hello.root, &self.link.output);
+        Ok(Finished { outcome: writer.outcome, attic: writer.attic, state: written })
     }
 
     /// What the operators of the primary should know of this push.
@@ -527,13 +535,6 @@ impl Session<'_> {
         };
         writer.outcome.notes.extend(writer.short.told(&teller));
     }
-}
-
-/// Who this process is.
-fn own_process() -> Process {
-    let (uid, gid) = (geteuid(), getegid().as_raw());
-    let groups = || getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()).chain([gid]).collect();
-    Process { uid: uid.as_raw(), gid, groups: (!Rights::own().gives_away()).then(groups) }
 }
 
 fn record(hello: &Hello, fleet: &str, position: Position) -> RootState {

@@ -10,6 +10,7 @@ use super::ahead::Block;
 use super::digester::Digester;
 use super::drift::Drift;
 use super::expect::{Expectations, Was};
+use super::hooks::Changed;
 use super::owners::Foreign;
 use super::policy::{Durability, Policy};
 use super::protect::{Protect, Spared};
@@ -21,8 +22,8 @@ use super::shortfall::Shortfalls;
 use crate::delta::Op;
 use crate::model::{Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
 use crate::tree::{
-    Applier, Attic, Going, KeptSize, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, Usage,
-    problem_kind,
+    Applier, Attic, Going, KeptSize, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, StagedKind,
+    Staging, Usage, problem_kind,
 };
 use crate::wire::{Committed, MAX_PROBLEMS, Record, RootState};
 
@@ -83,6 +84,8 @@ pub(super) struct Writer<'a> {
     pub(super) foreign: Foreign,
     /// What could not be set.
     pub(super) short: Shortfalls,
+    /// What hooks are for.
+    pub(super) changed: Changed<'a>,
     /// What may be made.
     pub(super) account: Option<Account>,
     waiting: Vec<(Staged, RelPath)>,
@@ -135,6 +138,7 @@ impl<'a> Writer<'a> {
             spared: Spared::default(),
             foreign: Foreign::default(),
             short: Shortfalls::default(),
+            changed: Changed::of(&policy.on_commit),
             account: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -308,13 +312,18 @@ impl<'a> Writer<'a> {
             self.failed.insert(&path)?;
             return Ok(false);
         }
+        if self.replaceable.get(&path).is_some() {
+            self.note_all_below(&path, None);
+        }
         // What is kept takes the room that it took before.
         let is_freed = self.account.is_some() && !self.attic.keeps_expected();
         let going = is_freed.then(|| Going::at(self.applier.parents(), &path)).flatten();
         let expected = |found| self.expectations.holds(was, found);
         let over = Over { expected: &expected, directory: self.replaceable.get(&path) };
+        let is_directory = staged.kind() == StagedKind::Directory;
         match self.applier.place(staged, &path, over, &mut self.attic) {
             Ok(placed) => {
+                self.note_changed(&path, is_directory);
                 if let (Some(account), Some(going)) = (&mut self.account, going) {
                     account.credit(going.freed());
                 }
