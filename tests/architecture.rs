@@ -96,6 +96,12 @@ const MODULES: &[Module] = &[
               but its standard input and output",
     },
     Module {
+        name: "agent",
+        may_use: &["model", "observe", "status", "control", "plan", "tree", "push"],
+        why: "the daemon: it decides when to look and whom to send to, and leaves both to tree and push; its settings are \
+              plain values, and only cli starts it",
+    },
+    Module {
         name: "config",
         may_use: &["model", "plan", "receive", "transport"],
         why: "turns what the file says into the options of the others, whose types it takes and whose work it never does",
@@ -117,6 +123,7 @@ const MODULES: &[Module] = &[
             "payload",
             "push",
             "receive",
+            "agent",
             "config",
         ],
         why: "the only place that knows everything, and the only one that prints",
@@ -137,9 +144,9 @@ struct Outside {
 const OUTSIDE: &[Outside] = &[
     Outside {
         paths: &["std::fs", "rustix::fs", "tempfile"],
-        only: &["tree", "transport", "index", "payload", "receive", "config", "cli"],
+        only: &["tree", "transport", "index", "payload", "receive", "agent", "config", "cli"],
         why: "model, plan, delta and wire are pure, push works through tree and payload; index only removes a database \
-              that cannot be used",
+              that cannot be used, and agent has files of its own in the state directory",
     },
     Outside {
         paths: &["std::process::Command", "tokio::process", "openssh"],
@@ -159,7 +166,7 @@ const OUTSIDE: &[Outside] = &[
             "tokio::net::UnixStream",
             "tokio::net::UnixListener",
         ],
-        only: &["transport", "discovery", "cli"],
+        only: &["transport", "discovery", "agent", "cli"],
         why: "sockets belong to the rim",
     },
     Outside {
@@ -170,12 +177,12 @@ const OUTSIDE: &[Outside] = &[
     },
     Outside {
         paths: &["std::time::SystemTime"],
-        only: &["cli"],
+        only: &["agent", "cli"],
         why: "the wall clock is read at the edge and passed down, or tests could not set it",
     },
     Outside {
         paths: &["std::time::Instant", "std::thread", "tokio", "rustix"],
-        only: &["tree", "transport", "discovery", "payload", "push", "receive", "config", "cli"],
+        only: &["tree", "transport", "discovery", "payload", "push", "receive", "agent", "config", "cli"],
         why: "model, observe, plan, delta and wire know no clock, no thread and no system call",
     },
     Outside {
@@ -186,6 +193,7 @@ const OUTSIDE: &[Outside] = &[
     Outside { paths: &["rusqlite"], only: &["index"], why: "one schema, in one place" },
     Outside { paths: &["ignore"], only: &["model"], why: "patterns are read as git reads them in one place" },
     Outside { paths: &["fast_rsync"], only: &["delta"], why: "its signatures are checked before they are believed" },
+    Outside { paths: &["sd_notify"], only: &["agent"], why: "only what stays has a service manager to talk to" },
     Outside {
         paths: &["landlock"],
         only: &["receive"],

@@ -30,6 +30,9 @@ impl Incoming {
     }
 }
 
+/// A record, its content, and whether that is the announced one.
+pub(super) type Checked<'a> = (Record, &'a [u8], bool);
+
 /// A block, with what is known of its files.
 pub(super) struct Block {
     reader: BlockReader,
@@ -63,7 +66,7 @@ impl Block {
     ///
     /// # Errors
     /// As [`BlockReader::next_record`].
-    pub(super) fn next_record(&mut self) -> Result<Option<(Record, &[u8], bool)>, WireError> {
+    pub(super) fn next_record(&mut self) -> Result<Option<Checked<'_>>, WireError> {
         let Some((record, content)) = self.reader.next_record()? else { return Ok(None) };
         let is_intact = match &record {
             Record::File { digest, .. } => self.intact.next().unwrap_or_else(|| Digest::of(content) == *digest),
