@@ -182,7 +182,7 @@ impl Owner {
     }
 
     fn next(&self, now: Instant) -> Instant {
-        let roots = self.roots.iter().map(RootAgent::next).min();
+        let roots = self.roots.iter().map(|root| root.next(now)).min();
         let tick = self.ticked.map_or(now, |ticked| ticked + TICK);
         // Whatever was due a moment ago and could not begin is tried again, but not without rest.
         roots.map_or(tick, |next| next.min(tick)).max(now + Duration::from_millis(1))
@@ -566,13 +566,7 @@ fn say(report: &RootReport, took: Duration) {
         return;
     }
     let most = |count: fn(&HostReport) -> u64| done.iter().map(|host| count(host)).max().unwrap_or(0);
-    tracing::info!(
-        root,
-        hosts = done.len(),
-        files = most(|host| host.files_sent),
-        deleted = most(|host| host.totals.deleted),
-        milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-        "pushed {root} to {} host(s)",
-        done.len()
-    );
+    let (files, deleted) = (most(|host| host.files_sent), most(|host| host.totals.deleted));
+    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(hosts = done.len(), files, deleted, milliseconds, "{root}: pushed");
 }

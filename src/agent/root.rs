@@ -180,13 +180,23 @@ impl RootAgent {
     }
 
     /// When something is to be done that only time brings.
-    pub(super) fn next(&self) -> Instant {
+    pub(super) fn next(&self, now: Instant) -> Instant {
+        let far = now + Duration::from_secs(3600);
+        if self.looking.is_some() || self.waits_for_all() {
+            // What ends that tells so.
+            return far;
+        }
         let hosts = self.hosts.iter().filter_map(Host::next);
-        let look = self.looking.is_none().then(|| self.schedule.next());
+        let look = Some(self.schedule.next());
         let gather = self.due_since.map(|since| since + GATHER.min(self.typical * 2));
-        let next = hosts.chain(look).chain(gather.filter(|_| self.looking.is_none()));
-        let next = next.min().unwrap_or_else(|| self.schedule.next() + Duration::from_secs(1));
+        let next = hosts.chain(look).chain(gather).min().unwrap_or(far);
         self.held_until.map_or(next, |held| held.max(next))
+    }
+
+    /// Whether nothing can begin before a host is back.
+    fn waits_for_all(&self) -> bool {
+        let busy = self.hosts.iter().any(|host| host.busy.is_some());
+        busy && self.hosts.iter().all(|host| host.busy.is_some() || host.paused)
     }
 
     /// Begins a cycle if there is a reason to, and somebody to send to.

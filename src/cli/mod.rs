@@ -117,7 +117,8 @@ struct CheckArgs {
 /// Runs the command line; the result is the exit code.
 pub fn main() -> u8 {
     let cli = Cli::parse();
-    start_logging(&cli.global);
+    // What stays says what it does, one line for each cycle that did something.
+    start_logging(&cli.global, matches!(cli.command, Command::Agent(_)));
     let exit = match &cli.command {
         Command::Push(args) => push::run(&cli.global, args),
         Command::Agent(args) => agent::run(&cli.global, args),
@@ -156,10 +157,11 @@ impl Global {
     }
 }
 
-fn start_logging(global: &Global) {
+fn start_logging(global: &Global, stays: bool) {
     use tracing_subscriber::filter::LevelFilter;
     let level = match (global.quiet, global.verbose) {
         (true, _) => LevelFilter::ERROR,
+        (false, 0) if stays => LevelFilter::INFO,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,

@@ -88,7 +88,9 @@ pub(super) async fn run(hook: &CommitHook, due: &Due, path: &Path, gone: impl Fu
                 0 => format!("{}s", hook.timeout.as_secs()),
                 _ => format!("{}ms", hook.timeout.as_millis()),
             };
-            end(false, with_last_line(format!("timeout after {limit}"), &said))
+            // It was cut off in the middle of a line, perhaps.
+            let whole = said.iter().rposition(|byte| *byte == b'\n').map_or(&said[..], |end| &said[..end]);
+            end(false, with_last_line(format!("timeout after {limit}"), whole))
         }
         Outcome::Gone => {
             signal(&child, Signal::KILL);
