@@ -11,6 +11,7 @@
 //!
 //! | module        | what it owns |
 //! |---------------|--------------|
+//! | [`agent`]     | the daemon: the next event, what it changes, what is due |
 //! | [`model`]     | the nouns, no I/O: names, entries, digests, terms, problems |
 //! | [`observe`]   | the port through which work reports counts, progress and problems |
 //! | [`status`]    | what an agent says of itself and its fleet |
@@ -29,6 +30,7 @@
 //!
 //! `tests/architecture.rs` holds which of them may import which.
 
+pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -101,6 +101,12 @@ const MODULES: &[Module] = &[
         why: "shows the status that it is handed: it asks nothing of what works, so nobody who looks can hold up a push",
     },
     Module {
+        name: "agent",
+        may_use: &["model", "observe", "status", "control", "plan", "tree", "push"],
+        why: "the daemon: it decides when to look and whom to send to, and leaves both to tree and push; its settings are \
+              plain values, and only cli starts it",
+    },
+    Module {
         name: "config",
         may_use: &["model", "plan", "receive", "transport"],
         why: "turns what the file says into the options of the others, whose types it takes and whose work it never does",
@@ -123,6 +129,7 @@ const MODULES: &[Module] = &[
             "push",
             "receive",
             "serve",
+            "agent",
             "config",
         ],
         why: "the only place that knows everything, and the only one that prints",
@@ -143,9 +150,9 @@ struct Outside {
 const OUTSIDE: &[Outside] = &[
     Outside {
         paths: &["std::fs", "rustix::fs", "tempfile"],
-        only: &["tree", "transport", "index", "payload", "receive", "config", "cli"],
+        only: &["tree", "transport", "index", "payload", "receive", "agent", "config", "cli"],
         why: "model, plan, delta and wire are pure, push works through tree and payload; index only removes a database \
-              that cannot be used",
+              that cannot be used, and agent has files of its own in the state directory",
     },
     Outside {
         paths: &["std::process::Command", "tokio::process", "openssh"],
@@ -165,8 +172,8 @@ const OUTSIDE: &[Outside] = &[
             "tokio::net::UnixStream",
             "tokio::net::UnixListener",
         ],
-        only: &["transport", "discovery", "serve", "cli"],
-        why: "sockets belong to the rim; serve listens, and only that",
+        only: &["transport", "discovery", "agent", "serve", "cli"],
+        why: "sockets belong to the rim; serve and the agent listen, and only that",
     },
     Outside {
         paths: &["std::env"],
@@ -176,12 +183,12 @@ const OUTSIDE: &[Outside] = &[
     },
     Outside {
         paths: &["std::time::SystemTime"],
-        only: &["cli"],
+        only: &["agent", "cli"],
         why: "the wall clock is read at the edge and passed down, or tests could not set it",
     },
     Outside {
         paths: &["std::time::Instant", "std::thread", "tokio", "rustix"],
-        only: &["tree", "transport", "discovery", "payload", "push", "receive", "serve", "config", "cli"],
+        only: &["tree", "transport", "discovery", "payload", "push", "receive", "agent", "serve", "config", "cli"],
         why: "model, observe, plan, delta and wire know no clock, no thread and no system call",
     },
     Outside {
@@ -197,6 +204,7 @@ const OUTSIDE: &[Outside] = &[
     Outside { paths: &["rusqlite"], only: &["index"], why: "one schema, in one place" },
     Outside { paths: &["ignore"], only: &["model"], why: "patterns are read as git reads them in one place" },
     Outside { paths: &["fast_rsync"], only: &["delta"], why: "its signatures are checked before they are believed" },
+    Outside { paths: &["sd_notify"], only: &["agent"], why: "only what stays has a service manager to talk to" },
     Outside {
         paths: &["landlock"],
         only: &["receive"],

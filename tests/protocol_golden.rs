@@ -18,9 +18,9 @@ use rfleet::model::{
     SpecialKind, Stamp, Term, TimeFidelity, Timestamp,
 };
 use rfleet::wire::{
-    Begin, BlockReader, BlockWriter, Change, Committed, FrameKind, HEADER_BYTES, Hello, Inventory, PROTOCOL_MAX,
-    Record, Refusal, RefusalKind, RootState, SignatureRequest, ToPrimary, ToReceiver, Welcome, decode, encode,
-    read_frame,
+    Begin, BlockReader, BlockWriter, Change, Committed, FrameKind, HEADER_BYTES, Hello, HookResult, Inventory,
+    PROTOCOL_MAX, Record, Refusal, RefusalKind, RootState, SignatureRequest, ToPrimary, ToReceiver, Welcome, decode,
+    encode, read_frame,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -157,8 +157,15 @@ fn to_primary() -> Vec<(&'static str, ToPrimary)> {
     owners.acl = AclMap { users: [(33, 48)].into(), groups: [(1000, 7)].into() };
     let digest = Digest([0x11; 32]);
     let inventory = Inventory { digest, directories: 3, entries: 200, unreadable: vec![problem.clone()] };
-    let committed =
-        Committed { position: position(), drifted: 1, problems: vec![problem], more_problems: 0, notes: Vec::new() };
+    let hook = HookResult { command: "reload".into(), ok: false, detail: "exit 1".into(), milliseconds: 300 };
+    let committed = Committed {
+        position: position(),
+        drifted: 1,
+        problems: vec![problem],
+        more_problems: 0,
+        notes: Vec::new(),
+        hooks: vec![hook],
+    };
     vec![
         ("Welcome", ToPrimary::Welcome(welcome)),
         ("Refused", ToPrimary::Refused(Refusal { kind: RefusalKind::Busy, message: "another rfleet".into() })),
@@ -173,6 +180,7 @@ fn to_primary() -> Vec<(&'static str, ToPrimary)> {
         ("Resend", ToPrimary::Resend { paths: vec![path("a.iso")], last: true }),
         ("Committed", ToPrimary::Committed(committed)),
         ("Listing", ToPrimary::Listing { entries: 100_000 }),
+        ("Hooks", ToPrimary::Hooks { done: 2 }),
     ]
 }
 

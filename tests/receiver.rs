@@ -7,8 +7,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rfleet::model::{Expected, Hasher, Holes, Position, ProblemKind, Sequence, SpecialKind, Stamp};
-use rfleet::wire::{BlockWriter, Change, Committed, Record, RefusalKind, ToReceiver, encode};
+use rfleet::model::{Digest, Expected, Hasher, Holes, Position, ProblemKind, Sequence, SpecialKind, Stamp};
+use rfleet::wire::{BlockWriter, Change, Committed, FrameKind, Record, RefusalKind, ToReceiver, encode, frame_bytes};
 use support::primary::{meta, path, seen, time};
 use support::{Primary, Scratch};
 
@@ -672,4 +672,90 @@ fn a_hole_of_any_length_costs_nothing() {
         assert!(refusal.message.contains("a hole that does not fit its file"), "{}", refusal.message);
     }
     story.assert_clean();
+}
+
+/// Blocks of a full size, which are read ahead: the small file `wrong` is announced with another content in the third,
+/// and a large file goes from the fourth to the sixth.
+fn full_blocks(wrong: Option<&str>) -> Vec<Vec<u8>> {
+    let large = noise(2_500_000);
+    let mut pieces = large.chunks(900_000);
+    let blocks = (0..6).map(|number| {
+        let mut block = BlockWriter::new();
+        let mut push = |name: &str, content: &[u8]| {
+            let digest = if wrong == Some(name) { Digest([0; 32]) } else { Digest::of(content) };
+            let record = Record::File { path: path(name), meta: meta(0o644, 7), bytes: content.len() as u64, digest };
+            block.push(&record, content);
+        };
+        if number < 3 {
+            (0..12).for_each(|at| push(&format!("f{number}-{at}"), &noise(90_000 + number * 100 + at)));
+        } else {
+            if number == 3 {
+                (0..2).for_each(|at| push(&format!("f3-{at}"), &noise(90_000 + at)));
+                let size_bytes = large.len() as u64;
+                block.push(&Record::Begin { path: path("large"), meta: meta(0o644, 7), size_bytes, basis: None }, &[]);
+            }
+            let piece = pieces.next().unwrap();
+            block.push(&Record::Data { bytes: piece.len() as u64 }, piece);
+            if number == 5 {
+                block.push(&Record::End { digest: Digest::of(&large) }, &[]);
+            }
+        }
+        block.take_frame(Some(1).filter(|_| number % 2 == 1))
+    });
+    blocks.collect()
+}
+
+/// Bytes that differ with their number and do not repeat soon.
+fn noise(bytes: usize) -> Vec<u8> {
+    (bytes as u64..).flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()).take(bytes).collect()
+}
+
+#[test]
+fn what_is_read_ahead_is_placed_in_order_and_judged_by_its_own_digest() {
+    let story = Story::with(&[]);
+    let mut primary = story.begin(0);
+    full_blocks(Some("f2-5")).iter().for_each(|block| primary.send_bytes(block));
+    assert_eq!(primary.resend(), [path("f2-5")]);
+    assert!(!story.at("f2-5").exists());
+    // What follows a message is taken as before, whole, up to the end.
+    full_blocks(None)[..3].iter().for_each(|block| primary.send_bytes(block));
+    assert!(primary.resend().is_empty());
+    primary.changes([Change::Symlink {
+        path: path("link"),
+        target: b"large".as_slice().into(),
+        meta: meta(0o777, 7),
+        was: Expected::Nothing,
+    }]);
+    let committed = primary.finish(nowhere());
+    assert_eq!((committed.problems, committed.drifted), (Vec::new(), 0));
+    for (number, files) in [12, 12, 12, 2].into_iter().enumerate() {
+        for at in 0..files {
+            let bytes = if number < 3 { 90_000 + number * 100 + at } else { 90_000 + at };
+            assert!(fs::read(story.at(&format!("f{number}-{at}"))).unwrap() == noise(bytes), "f{number}-{at}");
+        }
+    }
+    assert!(fs::read(story.at("large")).unwrap() == noise(2_500_000));
+    assert_eq!(fs::read_link(story.at("link")).unwrap(), Path::new("large"));
+    story.assert_clean();
+}
+
+#[test]
+fn a_link_that_breaks_while_it_is_read_ahead_leaves_nothing_half_done() {
+    for damaged in [true, false] {
+        let story = Story::with(&["f0-0=old"]);
+        let mut primary = story.begin(0);
+        let blocks = full_blocks(None);
+        blocks[..4].iter().for_each(|block| primary.send_bytes(block));
+        if damaged {
+            primary.send_bytes(&frame_bytes(FrameKind::CompressedBlock, b"no zstd"));
+            primary.ended_badly();
+        } else {
+            // In the middle of a block, and of a large file.
+            primary.send_bytes(&blocks[4][..500_000]);
+            primary.hang_up();
+        }
+        assert_eq!(story.names(), ["f0-0"]);
+        assert_eq!(story.text("f0-0"), "old");
+        story.assert_clean();
+    }
 }

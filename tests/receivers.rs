@@ -313,3 +313,38 @@ fn sudo_starts_nothing_but_what_its_line_says() {
     assert!(outcome.said().contains("sudo: a password is required"), "{}", outcome.said());
     assert!(Path::new(&far.copy).read_dir().unwrap().next().is_none());
 }
+
+/// The user and the effective capabilities of a hook.
+#[rstest]
+#[case::of_a_plain_user(Kind::default(), USER, "0000000000000000")]
+#[case::of_a_program_with_capabilities(Kind { capabilities: Some(ALL), ..Kind::default() }, USER, "0000000000000000")]
+#[case::of_root_by_sudo(
+    Kind {
+        forced: Some("sudo -n PROGRAM receive --config FAR"),
+        sudoers: Some("deploy ALL=(root) NOPASSWD: PROGRAM receive --config FAR"),
+        receiver: Some("anything at all"),
+        ..Kind::default()
+    },
+    0,
+    ""
+)]
+fn hooks_have_the_user_of_the_receiver_and_not_the_capabilities_of_its_file(
+    #[case] kind: Kind,
+    #[case] user: u32,
+    #[case] capabilities: &str,
+) {
+    let far = Far::new(&kind);
+    let out = far.scratch.dir("out");
+    set_mode(&out, 0o777);
+    let told = out.join("status");
+    let hook = format!("on_commit = [{{ match = \"*\", run = [\"cp\", \"/proc/self/status\", {told:?}] }}]\n");
+    let config = fs::read_to_string(&far.far).unwrap() + &hook;
+    fs::write(&far.far, config).unwrap();
+    file(&far.source.join("file"), "x");
+    let outcome = far.push();
+    assert_eq!(outcome.report().host("box").hooks[0].detail, "exit 0", "{}", outcome.said());
+    let status = fs::read_to_string(told).unwrap();
+    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(line("Uid:").split_whitespace().next(), Some(user.to_string().as_str()));
+    assert!(line("CapEff:").starts_with(capabilities) && line("NoNewPrivs:") == "0", "{status}");
+}

@@ -92,7 +92,8 @@ fn places(log: &str, call: &str) -> Vec<usize> {
 fn a_receiver_confines_itself_before_it_reads_a_word_or_starts_a_thread() {
     let scratch = Scratch::new();
     fs::write(scratch.dir("source").join("f"), "x").unwrap();
-    for (root, steps) in [("root", 3), ("root", 2)] {
+    // The directory above a root that is not there, twice, and then the root; or the one root that there is.
+    for (root, steps) in [("root", 3), ("root", 1)] {
         let (outcome, log) = traced(&scratch, &CALLS, &scratch.path(root));
         outcome.assert_code(0);
         let confined = places(&log, "landlock_restrict_self(");
@@ -103,7 +104,7 @@ fn a_receiver_confines_itself_before_it_reads_a_word_or_starts_a_thread() {
         let heard = places(&log, "\\0\\0\\0\\0\\1\\1");
         assert!(confined[0] < *heard.first().expect("a greeting"), "{log}");
         let threads = [places(&log, "clone("), places(&log, "clone3(")].concat();
-        assert!(confined[1] < *threads.iter().min().expect("a heartbeat"), "{log}");
+        assert!(confined[steps.min(2) - 1] < *threads.iter().min().expect("a heartbeat"), "{log}");
     }
     assert!(scratch.path("root/f").exists());
 }
@@ -142,7 +143,7 @@ fn a_root_behind_a_link_to_a_mount_with_another_mount_in_it_is_all_one_root() {
         fs::write(source.join("file"), text).unwrap();
         let (outcome, log) = traced(&scratch, &CALLS, &root);
         outcome.assert_code(0);
-        assert_eq!(places(&log, "landlock_restrict_self(").len(), 2, "{log}");
+        assert_eq!(places(&log, "landlock_restrict_self(").len(), 1, "{log}");
     }
     assert_eq!(fs::read_to_string(disk.join("file")).unwrap(), "another");
     assert_eq!(fs::metadata(disk.join("volume/directory")).unwrap().permissions().mode() & 0o7777, 0o750);

@@ -28,15 +28,15 @@ impl Indexes {
         Indexes { directory, fleet, verify_interval, now: Timestamp { secs, nanos: passed.subsec_nanos() } }
     }
 
-    /// Where the index of `root` lies.
-    pub(super) fn file(&self, root: &Root) -> PathBuf {
-        index_file(&self.directory, &self.fleet, &root.name)
+    /// Where the index of the root `name` lies.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        index_file(&self.directory, &self.fleet, name)
     }
 
     /// The index of `root`.
     pub(super) fn of(&self, root: &Root, full: bool) -> RecordJob {
         RecordJob {
-            file: self.file(root),
+            file: self.file(&root.name),
             machine: machine(),
             filter: root.selection.identity(root.delete_excluded),
             // Random keys are what this hasher is made with.
@@ -54,7 +54,7 @@ pub(super) fn index_file(directory: &Path, fleet: &str, root: &str) -> PathBuf {
     directory.join(format!("{fleet}:{root}.index"))
 }
 
-fn machine() -> String {
+pub(super) fn machine() -> String {
     let id = std::fs::read_to_string(MACHINE_ID).unwrap_or_default();
     if id.trim().is_empty() { fleet::own_name() } else { id.trim().to_owned() }
 }

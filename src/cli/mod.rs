@@ -2,6 +2,7 @@
 //! environment and the wall clock, and the only one that prints.
 
 mod adhoc;
+mod agent;
 mod agent_client;
 mod attic;
 mod check;
@@ -10,6 +11,7 @@ mod exclude;
 mod fleet;
 mod history;
 mod host;
+mod hooks;
 mod hosts;
 mod index;
 mod left;
@@ -94,8 +96,13 @@ enum LogFormat {
 enum Command {
     /// Push every root of the configuration to every secondary, or SRC to each DEST, once
     Push(push::PushArgs),
+    /// The daemon: pushes on file events and every interval, for as long as it runs
+    Agent(agent::AgentArgs),
     /// The far end: started over SSH, speaks rfleet's protocol on stdin and stdout
     Receive(receive::ReceiveArgs),
+    /// Started by `receive` to run its hooks
+    #[command(hide = true)]
+    RunHooks(receive::ReceiveArgs),
     /// Compare every secondary with the primary; exit 0 equal, 3 different
     Verify(verify::VerifyArgs),
     /// Look for what would keep a push from working: one line each
@@ -122,10 +129,13 @@ struct CheckArgs {
 /// Runs the command line; the result is the exit code.
 pub fn main() -> u8 {
     let cli = Cli::parse();
-    start_logging(&cli.global);
+    // What stays says what it does, one line for each cycle that did something.
+    start_logging(&cli.global, matches!(cli.command, Command::Agent(_)));
     let exit = match &cli.command {
         Command::Push(args) => push::run(&cli.global, args),
+        Command::Agent(args) => agent::run(&cli.global, args),
         Command::Receive(args) => receive::run(&cli.global, args),
+        Command::RunHooks(args) => hooks::run(&cli.global, args),
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Check(args) => check::run(&cli.global, args),
         Command::Hosts(args) => hosts::run(&cli.global, args),
@@ -143,9 +153,14 @@ fn complain(what: impl std::fmt::Display) {
 }
 
 impl Global {
+    /// Where the configuration lies.
+    fn config_path(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+
     /// Loads the configuration; says what is wrong with it.
     fn load(&self) -> Result<Config, Exit> {
-        let path = self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let path = self.config_path();
         let config = Config::load(&path).map_err(|error: ConfigError| {
             complain(&error);
             Exit::Usage
@@ -157,10 +172,11 @@ impl Global {
     }
 }
 
-fn start_logging(global: &Global) {
+fn start_logging(global: &Global, stays: bool) {
     use tracing_subscriber::filter::LevelFilter;
     let level = match (global.quiet, global.verbose) {
         (true, _) => LevelFilter::ERROR,
+        (false, 0) if stays => LevelFilter::INFO,
         (false, 0) => LevelFilter::WARN,
         (false, 1) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,

@@ -57,6 +57,11 @@ impl OwnRun {
         Ok(Some(OwnRun { state, _lock: lock, history, paused, fleet, members }))
     }
 
+    /// The state directory.
+    pub(super) fn state(&self) -> &std::path::Path {
+        self.state.path()
+    }
+
     /// Hosts that are not to be tried, with the reason: those that are paused, and, unless it is to be done
     /// `at_once`, those that could not be reached lately.
     pub(super) fn held(&self, at_once: bool) -> HashMap<String, String> {

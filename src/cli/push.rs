@@ -16,7 +16,7 @@ use super::{Exit, Global, complain, exclude, fleet, render, runtime, signals};
 use crate::config::{self, Config, RootConfig};
 use crate::model::Term;
 use crate::plan::guard::DeleteLimit;
-use crate::push::{Endpoint, GuardSettings, HostJob, HostState, Limiter, RootJob, RootReport, push_root};
+use crate::push::{Endpoint, Extent, GuardSettings, HostJob, HostState, Limiter, RootJob, RootReport, push_root};
 use crate::transport::SshOptions;
 use crate::tree::Selection;
 
@@ -241,6 +241,8 @@ fn complain_about(root: &RootReport) {
         }
         let own: Vec<_> = host.problems.iter().filter(|problem| !root.problems.contains(problem)).cloned().collect();
         problems(&name, &own);
+        let failed = host.hooks.iter().filter(|hook| !hook.ok);
+        failed.for_each(|hook| complain(format!("{name}: a hook failed: {}", render::hook(hook))));
     }
 }
 
@@ -323,6 +325,8 @@ impl Cycle {
                 endpoint: Arc::clone(endpoint),
                 receiver: receiver.clone(),
                 held: self.held.get(&endpoint.name).cloned(),
+                compare: false,
+                line: None,
             });
             let job = self.job(root, request, options, Arc::clone(bars), stop.clone());
             reports.push(push_root(job, hosts.collect()).await);
@@ -355,7 +359,13 @@ impl Cycle {
             dry_run: request.dry_run,
             itemize: request.itemize,
             record: self.index.as_ref().filter(|_| self.usable).map(|index| index.of(root, request.full)),
-            memory: self.index.as_ref().map(|index| index.file(root)),
+            extent: Extent::Whole,
+            kept: None,
+            watcher: None,
+            looked: None,
+            ended: None,
+            unsent: None,
+            memory: self.index.as_ref().map(|index| index.file(&root.name)),
             guard: GuardSettings {
                 max_delete: root.max_delete,
                 confirmed: request.confirmed.clone(),

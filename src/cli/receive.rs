@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
+use super::hooks::Runner;
 use super::{DEFAULT_CONFIG, Exit, Global, complain, fleet};
 use crate::config::Config;
 use crate::model::Timestamp;
@@ -23,21 +24,31 @@ pub(super) struct ReceiveArgs {
     to: Option<PathBuf>,
     /// A root and its directory, unless the configuration here names that root (repeatable)
     #[arg(long, value_name = "NAME=DIR")]
-    root: Vec<String>,
+    pub(super) root: Vec<String>,
 }
 
 pub(super) fn run(global: &Global, args: &ReceiveArgs) -> Exit {
-    // Modes come from the primary and this host's policy, not from a login shell's umask.
-    rustix::process::umask(rustix::fs::Mode::empty());
+    let refuse = |message: String, exit| {
+        complain(&message);
+        receive::refuse_to_start(&message);
+        exit
+    };
     let (roots, policy) = match prepare(global, args) {
         Ok(prepared) => prepared,
-        Err(message) => {
-            complain(&message);
-            receive::refuse_to_start(&message);
-            return Exit::Usage;
-        }
+        Err(message) => return refuse(message, Exit::Usage),
     };
-    match receive::serve(&roots, &policy, now()) {
+    // While programs can still be started, and with the umask that they should have.
+    let (runner, hooks) = match Runner::start(global, args, (&roots, &policy)) {
+        Ok(started) => started.unzip(),
+        Err(message) => return refuse(message, Exit::Failed),
+    };
+    // Modes come from the primary and this host's policy, not from a login shell's umask.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let served = receive::serve(&roots, &policy, hooks, now);
+    if let Some(runner) = runner {
+        runner.wait();
+    }
+    match served {
         Ok(()) => Exit::Done,
         Err(error) => {
             complain(error);
@@ -52,7 +63,8 @@ pub(super) fn now() -> Timestamp {
     Timestamp { secs: i64::try_from(elapsed.as_secs()).unwrap_or_default(), nanos: elapsed.subsec_nanos() }
 }
 
-fn prepare(global: &Global, args: &ReceiveArgs) -> Result<(Roots, Policy), String> {
+/// The roots that there are here, and what may be done to them.
+pub(super) fn prepare(global: &Global, args: &ReceiveArgs) -> Result<(Roots, Policy), String> {
     if let Some(directory) = &args.to {
         if global.config.is_some() {
             return Err("--to and --config exclude each other: a configuration names its own roots".into());
@@ -96,5 +108,6 @@ fn policy(config: &Config) -> Policy {
         protect: config.receive.protect.clone(),
         timeout: config.receive.timeout,
         attic: Some(Retention { age: config.receive.attic.unwrap_or_default(), max_bytes: config.receive.attic_max }),
+        on_commit: config.receive.on_commit.clone(),
     }
 }

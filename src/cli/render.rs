@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::{Problem, ProblemKind};
 use crate::plan::guard::GuardRefusal;
-use crate::push::{HostReport, HostState, RootReport, Skipped};
+use crate::push::{HookReport, HostReport, HostState, RootReport, Skipped};
 
 /// Problems that are shown of each root and each host; the rest is counted.
 const SHOWN_PROBLEMS: usize = 20;
@@ -55,7 +55,7 @@ pub fn shown_path(path: &Path) -> String {
 
 /// The summary for people, several lines, each with its end. `command` is `push` or `verify`, `seconds` the
 /// time of the whole; `dry_run` says that nothing was to be changed, as by a verification that only compares.
-/// With `verbose` it names what was skipped. Refusals of guards are not in it: they are said on standard error.
+/// With `verbose` it names what was skipped, and hooks that did not fail. Refusals of guards are not in it: they are said on standard error.
 pub fn summary(command: &str, reports: &[RootReport], seconds: f64, dry_run: bool, verbose: bool) -> String {
     let wording = Wording { verify: command == "verify", dry_run, verbose };
     let mut out = String::new();
@@ -106,7 +106,7 @@ fn root(out: &mut String, report: &RootReport, wording: Wording) {
     let widths = widths(&rows);
     for (host, row) in report.hosts.iter().zip(&rows) {
         let _ = writeln!(out, "  {}", aligned(row, &widths));
-        details(out, host, report.refused.as_ref());
+        details(out, host, report.refused.as_ref(), wording.verbose);
     }
 }
 
@@ -145,11 +145,19 @@ fn row(host: &HostReport, wording: Wording) -> Vec<String> {
     row
 }
 
-fn details(out: &mut String, host: &HostReport, refused: Option<&GuardRefusal>) {
+/// What became of a hook, one line for people.
+pub(super) fn hook(hook: &HookReport) -> String {
+    format!("{}: {} ({:.1} s)", shown(&hook.command), shown(&hook.detail), hook.seconds)
+}
+
+fn details(out: &mut String, host: &HostReport, refused: Option<&GuardRefusal>, verbose: bool) {
     const INDENT: &str = "      ";
     problems(out, INDENT, &host.problems, host.more_problems);
     for note in &host.notes {
         let _ = writeln!(out, "{INDENT}note: {}", shown(note));
+    }
+    for hook in host.hooks.iter().filter(|hook| verbose || !hook.ok) {
+        let _ = writeln!(out, "{INDENT}hook {}: {}", if hook.ok { "done" } else { "failed" }, self::hook(hook));
     }
     // The root's refusal is said elsewhere, once for all hosts; one that came late has its own.
     let roots_own = |error: &&String| refused.is_some_and(|refusal| refusal.message == **error);
@@ -303,6 +311,10 @@ fn refusal_json(refusal: &GuardRefusal) -> Value {
     json!({ "guard": refusal.guard.name(), "message": refusal.message, "plan": refusal.plan })
 }
 
+fn hook_json(hook: &HookReport) -> Value {
+    json!({ "command": hook.command, "ok": hook.ok, "detail": hook.detail, "seconds": rounded(hook.seconds) })
+}
+
 fn host_json(host: &HostReport) -> Value {
     let mut value = json!({
         "name": host.name,
@@ -322,6 +334,7 @@ fn host_json(host: &HostReport) -> Value {
         "more_problems": host.more_problems,
         "drifted": host.drifted,
         "notes": host.notes,
+        "hooks": host.hooks.iter().map(hook_json).collect::<Vec<_>>(),
     });
     if !host.changes.is_empty() {
         value["changes"] = json!(host.changes);

@@ -1,6 +1,6 @@
 //! The built configuration: plain typed values, checked, with defaults filled in.
 
-pub use crate::receive::{Durability, OwnerPolicy, Quota};
+pub use crate::receive::{CommitHook, Durability, OwnerPolicy, Quota};
 pub use crate::transport::HostKeys;
 
 use std::collections::BTreeMap;
@@ -208,15 +208,6 @@ pub struct ReceiveConfig {
     pub timeout: Duration,
     /// What runs after a commit.
     pub on_commit: Vec<CommitHook>,
-}
-
-/// One of `[receive] on_commit`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommitHook {
-    /// Which paths it is for, in gitignore syntax.
-    pub pattern: String,
-    /// What runs; never empty.
-    pub run: Vec<String>,
 }
 
 /// `[mirror]`: the copy in a bucket.

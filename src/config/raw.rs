@@ -193,6 +193,7 @@ raw_table! {
     RawCommitHook {
         r#match: String,
         run: Texts,
+        timeout: Scalar,
     }
 }
 

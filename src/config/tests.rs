@@ -143,7 +143,8 @@ fn the_full_file_parses_whole() {
     assert_eq!(config.ssh.known_hosts.as_deref(), Some(Path::new("/etc/rfleet/known_hosts")));
     assert_eq!((config.ssh.config.as_deref(), config.ssh.receiver.join(" ")), (None, "rfleet receive".to_owned()));
     let hook = &config.receive.on_commit[0];
-    assert_eq!((hook.pattern.as_str(), hook.run.join(" ")), ("*.php", "systemctl reload php-fpm".to_owned()));
+    assert_eq!(hook.patterns.lines().collect::<Vec<_>>(), ["*.php"]);
+    assert_eq!((hook.run.join(" "), hook.timeout), ("systemctl reload php-fpm".to_owned(), Duration::from_secs(60)));
     let mirror = config.mirror.as_ref().unwrap();
     assert_eq!((mirror.url.as_str(), mirror.endpoint.as_deref(), mirror.concurrency), ("s3://bucket/prefix", None, 32));
     assert_eq!(mirror.cloudfront.as_ref().unwrap().paths, ["/wp-content/uploads/"]);
@@ -162,7 +163,6 @@ fn what_this_version_cannot_do_is_listed() {
             "[discovery] source: this version knows only `static`",
             "[mirror]: this version keeps no mirror",
             "[failover]: this version has no failover",
-            "[receive] on_commit: this version runs no hooks",
         ]
     );
     assert_eq!(config.warnings(), [""; 0]);
@@ -673,6 +673,18 @@ fn a_bad_root(#[case] root: &str, #[case] expected: &str) {
 #[case(
     "[receive]\non_commit = [{ match = \"x\", run = [] }]",
     "F:7: [receive] on_commit.run: expected a program and its arguments, such as `[\"docker\", \"exec\"]`"
+)]
+#[case(
+    "[receive]\non_commit = [{ match = \"!x\", run = [\"x\"] }]",
+    "F:7: [receive] on_commit.match = `!x`: it matches nothing; `*` matches everything"
+)]
+#[case(
+    "[receive]\non_commit = [{ match = \"/\", run = [\"x\"] }]",
+    "F:7: [receive] on_commit.match = `/`: it matches nothing; `*` matches everything"
+)]
+#[case(
+    "[receive]\non_commit = [{ match = \"x\", run = [\"x\"], timeout = 0 }]",
+    "F:7: [receive] on_commit.timeout = `0`: must be longer than 0"
 )]
 #[case("[mirror]\npull = true", "F:6: [mirror] `url` is missing: the bucket and prefix")]
 #[case(

@@ -4,8 +4,7 @@
 //!
 //! - What changes which host is primary, where it pushes, or what a cycle does: the caller refuses
 //!   ([`unavailable`]). To ignore it would push from or to the wrong hosts, or leave undone what the
-//!   operator relies on: another `[role] source` or `[discovery] source`, `[mirror]`, `[failover]`,
-//!   `[receive] on_commit`.
+//!   operator relies on: another `[role] source` or `[discovery] source`, `[mirror]`, `[failover]`.
 //! - What only the agent uses, as a one-shot push has no use for it by its nature: nothing is said.
 //!   `[serve]`, `[push] events`, `interval`, `settle`, `settle_max`, `verify_interval` and
 //!   `max_failures`, `[discovery] refresh`; also the keys of a discovery source that is not in use,
@@ -29,7 +28,6 @@ pub(super) fn unavailable(config: &Config) -> Vec<String> {
     add(other_discovery, "[discovery] source: this version knows only `static`");
     add(config.mirror.is_some(), "[mirror]: this version keeps no mirror");
     add(config.failover.is_some(), "[failover]: this version has no failover");
-    add(!config.receive.on_commit.is_empty(), "[receive] on_commit: this version runs no hooks");
     lines
 }
 

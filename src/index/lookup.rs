@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::row;
 use super::{Index, IndexError};
@@ -90,6 +90,7 @@ impl Index {
     /// # Errors
     /// The database fails or is damaged.
     pub fn each_directory(&self, shared: &SharedFiles, visit: &mut dyn FnMut(DirListing)) -> Result<(), IndexError> {
+        let _reading = self.reading()?;
         let mut ahead = vec![(RelPath::root(), self.root, self.root_meta()?)];
         while let Some((path, own, meta)) = ahead.pop() {
             let (listing, below) = self.directory(path, own, meta, shared)?;
@@ -108,6 +109,7 @@ impl Index {
     /// # Errors
     /// The database fails or is damaged.
     pub fn directories(&self, paths: &BTreeSet<RelPath>, shared: &SharedFiles) -> Result<Vec<DirListing>, IndexError> {
+        let _reading = self.reading()?;
         let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
         known.insert(RelPath::root(), (self.root, self.root_meta()?));
         let mut listings = Vec::new();
@@ -119,6 +121,12 @@ impl Index {
             listings.push(listing);
         }
         Ok(listings)
+    }
+
+    /// One transaction for many statements that only read: each would lock the database anew.
+    fn reading(&self) -> Result<Option<Transaction<'_>>, IndexError> {
+        let is_free = self.db.is_autocommit();
+        Ok(is_free.then(|| self.db.unchecked_transaction()).transpose()?)
     }
 
     /// Keeps the digest of a file that was read whole, if it is the one that is recorded. If it is not, hosts have
@@ -151,6 +159,38 @@ impl Index {
         Ok(transaction.commit()?)
     }
 
+    /// The numbers of the directories at `paths`, as far as they are there.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn directory_ids(&self, paths: &BTreeSet<RelPath>) -> Result<HashMap<RelPath, DirectoryId>, IndexError> {
+        let mut known: BTreeMap<RelPath, (i64, Meta)> = BTreeMap::new();
+        known.insert(RelPath::root(), (self.root, self.root_meta()?));
+        let mut ids = HashMap::new();
+        for path in paths {
+            if let Some((dir, _)) = self.find_directory(path, &mut known)? {
+                ids.insert(path.clone(), DirectoryId(dir));
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Has the next look at these files take what is there as changed: it could not be sent as it is recorded. Returns
+    /// where they are by now.
+    ///
+    /// # Errors
+    /// The database fails or is damaged.
+    pub fn distrust_all(&self, files: &[(DirectoryId, Name)]) -> Result<Vec<RelPath>, IndexError> {
+        let transaction = self.db.unchecked_transaction()?;
+        let mut places = Vec::new();
+        for (dir, name) in files {
+            self.distrust(dir.0, name)?;
+            places.extend(self.path_of_known(*dir, name)?);
+        }
+        transaction.commit()?;
+        Ok(places)
+    }
+
     /// Has the next scan take the content of an entry as changed, under all names of the file, and whatever comes
     /// in their places then.
     fn distrust(&self, dir: i64, name: &[u8]) -> Result<(), IndexError> {
@@ -165,7 +205,7 @@ impl Index {
         Ok(())
     }
 
-    fn find_directory(
+    pub(super) fn find_directory(
         &self,
         path: &RelPath,
         known: &mut BTreeMap<RelPath, (i64, Meta)>,
@@ -219,6 +259,21 @@ impl Index {
     /// The path of `name` in the directory `dir`.
     pub(super) fn path_of(&self, dir: DirectoryId, name: &[u8]) -> Result<RelPath, IndexError> {
         Paths::default().of(self, dir)?.join(name).map_err(|_| BAD_NAME)
+    }
+
+    /// As [`Index::path_of`]; `None` if the directory is no longer there.
+    pub(super) fn path_of_known(&self, dir: DirectoryId, name: &[u8]) -> Result<Option<RelPath>, IndexError> {
+        let mut names = vec![Name::from(name)];
+        let mut at = Some(dir);
+        while let Some(dir) = at {
+            let Some(place) = self.place(dir)? else { return Ok(None) };
+            if place.parent.is_some() {
+                names.push(place.name);
+            }
+            at = place.parent;
+        }
+        let joined = names.iter().rev().try_fold(RelPath::root(), |path, name| path.join(name));
+        Ok(Some(joined.map_err(|_| BAD_NAME)?))
     }
 
     pub(super) fn root_meta(&self) -> Result<Meta, IndexError> {

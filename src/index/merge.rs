@@ -1,6 +1,8 @@
 //! A scan, directory by directory, against what is recorded. Costs memory for one directory and for
 //! those above it, and a number for each directory of the tree.
 
+mod names;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::params;
@@ -9,6 +11,8 @@ use super::left::Left;
 use super::row::{self, State};
 use super::states::States;
 use super::{Index, IndexError, number};
+pub use names::{FileId, Taken};
+
 use crate::model::{Attributes, Digest, Inode, Kind, Name, Node, Position, RelPath, Seen, Stamp, Timestamp};
 
 /// Kernels stamp files by a clock that ticks every 1 to 10 ms, or finer; twice that is safe.
@@ -16,6 +20,9 @@ const TICK_NANOS: i128 = 20_000_000;
 
 /// A time without a fraction may come from a clock that ticks every two seconds.
 const COARSE_TICK_NANOS: i128 = 2_000_000_000;
+
+pub(super) const ROWS_OF_A_DIRECTORY: &str =
+    "SELECT name, state, own, racy, target, digest, attributes FROM entries WHERE dir = ?1 ORDER BY name";
 
 /// What a scan came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +64,8 @@ pub struct Merge<'i> {
     left: Left,
     /// The directory taken in last.
     current: Option<i64>,
+    /// It is a scan of everything, and what it leaves out is all that is left out.
+    whole: bool,
     done: bool,
 }
 
@@ -64,6 +73,8 @@ pub struct Merge<'i> {
 struct Level {
     path: RelPath,
     children: HashMap<Name, i64>,
+    /// Directories that are new in it, or were elsewhere.
+    fresh: Vec<Name>,
 }
 
 struct Orphan {
@@ -109,6 +120,7 @@ impl Index {
             states: States::default(),
             left: Left::default(),
             current: None,
+            whole: true,
             done: false,
         };
         merge.last = number(merge.index.position()?.sequence);
@@ -138,32 +150,43 @@ impl Merge<'_> {
         if path.is_root() {
             self.root(itself)?;
         }
-        let mut level = Level { path: path.clone(), children: HashMap::new() };
+        let mut level = Level { path: path.clone(), children: HashMap::new(), fresh: Vec::new() };
         let findings = self.compare(dir, entries, &mut level)?;
         for finding in findings {
-            match finding {
-                Finding::Vanished { name, own: None } => {
-                    let until = self.next();
-                    self.retire(dir, &name, until)?;
-                }
-                // Found under another name in this very directory.
-                Finding::Vanished { own: Some((own, _)), .. } if self.confirmed.contains(&own) => {}
-                Finding::Vanished { name, own: Some((own, inode)) } => {
-                    let orphan = Orphan { own, row: Some((dir, name)) };
-                    self.orphans.entry((inode.dev, inode.ino)).or_default().push(orphan);
-                }
-                Finding::Appeared(seen) => {
-                    ask(look, seen);
-                    self.appeared(dir, seen, &mut level)?;
-                }
-                Finding::Differs(seen, old) => {
-                    ask(look, seen);
-                    self.differs(dir, seen, &old, &mut level, look)?;
-                }
-            }
+            self.take_in(dir, finding, &mut level, look)?;
         }
         self.levels.push(level);
         Ok(())
+    }
+
+    fn take_in(
+        &mut self,
+        dir: i64,
+        finding: Finding<'_>,
+        level: &mut Level,
+        look: &mut dyn Look,
+    ) -> Result<(), IndexError> {
+        match finding {
+            Finding::Vanished { name, own: None } => {
+                let until = self.next();
+                self.retire(dir, &name, until)
+            }
+            // Found under another name in this very directory.
+            Finding::Vanished { own: Some((own, _)), .. } if self.confirmed.contains(&own) => Ok(()),
+            Finding::Vanished { name, own: Some((own, inode)) } => {
+                let orphan = Orphan { own, row: Some((dir, name)) };
+                self.orphans.entry((inode.dev, inode.ino)).or_default().push(orphan);
+                Ok(())
+            }
+            Finding::Appeared(seen) => {
+                ask(look, seen);
+                self.appeared(dir, seen, level)
+            }
+            Finding::Differs(seen, old) => {
+                ask(look, seen);
+                self.differs(dir, seen, &old, level, look)
+            }
+        }
     }
 
     /// What was left out of the directory taken in last: the digest of its patterns, and files that are too large.
@@ -192,12 +215,14 @@ impl Merge<'_> {
             }
             self.bury(orphan.own, until)?;
         }
-        let mut last = self.last;
-        self.dirty |= self.left.keep(self.index, &mut || {
-            last += 1;
-            last
-        })?;
-        self.last = last;
+        if self.whole {
+            let mut last = self.last;
+            self.dirty |= self.left.keep(self.index, &mut || {
+                last += 1;
+                last
+            })?;
+            self.last = last;
+        }
         let changes = (self.last - self.first).cast_unsigned();
         if changes > 0 {
             let mut note = self.index.db.prepare_cached("INSERT INTO stamps VALUES (?1, ?2, ?3)")?;
@@ -246,9 +271,7 @@ impl Merge<'_> {
         level: &mut Level,
     ) -> Result<Vec<Finding<'s>>, IndexError> {
         let mut findings = Vec::new();
-        let mut statement = self.index.db.prepare_cached(
-            "SELECT name, state, own, racy, target, digest, attributes FROM entries WHERE dir = ?1 ORDER BY name",
-        )?;
+        let mut statement = self.index.db.prepare_cached(ROWS_OF_A_DIRECTORY)?;
         let mut rows = statement.query([dir])?;
         let mut seen = entries.iter_mut().peekable();
         while let Some(found) = rows.next()? {
@@ -291,6 +314,7 @@ impl Merge<'_> {
                 };
                 self.confirmed.insert(own);
                 level.children.insert(seen.node.name.clone(), own);
+                level.fresh.push(seen.node.name.clone());
                 Some(own)
             }
             _ => None,

@@ -8,7 +8,7 @@
 //! |-----------|--------------|
 //! | `schema`  | the tables; what makes an index usable; rebuilding |
 //! | `row`     | entries as bytes |
-//! | `merge`   | a scan, directory by directory, against what is recorded |
+//! | `merge`   | a scan, directory by directory, or single names, against what is recorded |
 //! | `states`  | one state for all names of a file |
 //! | `history` | what happened after a point |
 //! | `left`    | what scans left out; breaks in the history |
@@ -37,7 +37,7 @@ use thiserror::Error;
 
 pub use hosts::HostRecord;
 pub use lookup::SharedFiles;
-pub use merge::{Look, Merge, Summary};
+pub use merge::{FileId, Look, Merge, Summary, Taken};
 pub use peek::Peek;
 pub use schema::{Condition, Identity};
 
@@ -72,6 +72,35 @@ impl Index {
         Ok((Index { db, root }, condition))
     }
 
+    /// The index in `file`, which is open elsewhere, to be read beside whoever writes to it.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn open_to_read(file: &Path) -> Result<Self, IndexError> {
+        let db = schema::open_to_read(file)?;
+        let root = db.query_row("SELECT own FROM entries WHERE dir = 0 AND name = x''", [], |row| row.get(0))?;
+        Ok(Index { db, root })
+    }
+
+    /// From now on reads see what is recorded now, whatever is written.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn freeze(&self) -> Result<Position, IndexError> {
+        self.thaw();
+        self.db.execute_batch("BEGIN")?;
+        // The first read is what it begins with.
+        self.position()
+    }
+
+    /// From now on each read sees what is recorded then.
+    pub fn thaw(&self) {
+        if !self.db.is_autocommit() {
+            // Nothing was written, and nothing is lost.
+            let _ = self.db.execute_batch("COMMIT");
+        }
+    }
+
     /// The last change.
     ///
     /// # Errors
@@ -104,6 +133,11 @@ impl Index {
     pub fn mark_damaged(&self) {
         // If even this fails, opening it will too.
         let _ = self.set("damaged", 1i64);
+    }
+
+    /// Whether it was marked so.
+    pub fn is_damaged(&self) -> bool {
+        self.get::<i64>("damaged").map_or(true, |mark| mark.is_some())
     }
 
     /// Whether `position` is a point of this history from which everything is still known.

@@ -95,6 +95,13 @@ pub(super) fn entry_of(
     Ok((Node { name: name.into(), kind, meta }, Inode { dev, ino, shared: shared != 0, ctime }))
 }
 
+/// Device and inode number in a state.
+pub(super) fn file_of(state: &[u8]) -> Result<(u64, u64), IndexError> {
+    const BEFORE: usize = 2 + 8 + 8 + 4 + 4 + 4 + 4;
+    let mut from = Reader(state.get(BEFORE..).ok_or(DAMAGED)?);
+    Ok((u64::from_le_bytes(from.take()?), u64::from_le_bytes(from.take()?)))
+}
+
 /// Extended attributes as bytes, nothing where there are none: of each the lengths of name and value, then both.
 pub(super) fn attributes_of(attributes: &Attributes) -> Option<Vec<u8>> {
     if attributes.is_empty() {

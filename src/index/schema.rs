@@ -3,7 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::IndexError;
 use super::left::MOUNTS;
@@ -157,6 +158,19 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
+    db.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    // No plan here depends on what is bound. Without this SQLite may think so, and plans the statement that reads a
+    // directory again for each one.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(db)
+}
+
+/// Opens what is there to be read only.
+pub(super) fn open_to_read(file: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(std::time::Duration::from_secs(10))?;
+    db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "cache_size", -CACHE_KIBIBYTES)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(db)

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rusqlite::StatementStatus;
+
 use super::*;
 use crate::model::{Attribute, Attributes, Changes, Digest, Inode, Kind, Meta, Node, RelPath, Seen, Timestamp};
 
@@ -333,4 +335,16 @@ fn what_was_read_and_is_not_what_is_recorded_is_taken_as_changed_under_all_names
         assert!(!now.node.same_content(&then.node), "it is sent, although size and time are the same");
         assert!(then.doubtful && !now.doubtful && then.digest.is_none());
     }
+}
+
+#[test]
+fn a_directory_is_read_by_a_statement_that_is_planned_once() {
+    let (_directory, mut index) = fresh();
+    let tree = Tree::from([("a", (2, None)), ("a/f", (3, Some(1))), ("b", (4, None)), ("c", (5, None))]);
+    for stamp in 1..=3 {
+        scan(&mut index, &tree, stamp);
+    }
+    let statement = index.db.prepare_cached(merge::ROWS_OF_A_DIRECTORY).unwrap();
+    let of = |what| statement.get_status(what);
+    assert_eq!((of(StatementStatus::Run), of(StatementStatus::RePrepare)), (12, 0));
 }

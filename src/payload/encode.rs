@@ -64,10 +64,12 @@ pub struct Reading {
     pub digest: Digest,
 }
 
-/// Told of every file that was read whole.
+/// Told of every file that was read whole, and of those that could not be sent.
 pub trait Readings: Send {
     /// Takes one.
     fn note(&mut self, reading: Reading);
+    /// What is at `path` was not sent.
+    fn note_unsent(&mut self, path: &RelPath);
 }
 
 /// What is to be encoded, and from where.
@@ -86,11 +88,13 @@ pub struct EncodeJob {
     pub attributes: bool,
     /// zstd's level; `None`: not compressed, since the link is no bottleneck.
     pub level: Option<i32>,
+    /// Whether files that keep changing are waited for. Who sends again soon does not hold the others up for them.
+    pub patient: bool,
 }
 
 /// Encodes `job` into `log`; blocks the calling thread until all readers have taken or left it.
 pub fn encode(job: EncodeJob, log: &Log) {
-    let EncodeJob { root, listing, items, mut signatures, readings, attributes, level } = job;
+    let EncodeJob { root, listing, items, mut signatures, readings, attributes, level, patient } = job;
     signatures.announce(&items);
     let mut encoder = Encoder {
         parents: Parents::new(&root),
@@ -98,6 +102,7 @@ pub fn encode(job: EncodeJob, log: &Log) {
         log,
         attributes,
         level,
+        pauses: if patient { &RETRY_PAUSES } else { &[] },
         block: BlockWriter::new(),
         copied_bytes: 0,
         buffer: vec![0; READ_BYTES],
@@ -116,6 +121,7 @@ struct Encoder<'a> {
     log: &'a Log,
     attributes: bool,
     level: Option<i32>,
+    pauses: &'static [Duration],
     block: BlockWriter,
     /// Bytes that the copies in `block` stand for.
     copied_bytes: u64,
@@ -158,7 +164,7 @@ impl Encoder<'_> {
             let pending = Pending { path: item.entry.path(listing), item, signature };
             self.attempt(pending, signatures, &mut again)?;
         }
-        for pause in RETRY_PAUSES {
+        for &pause in self.pauses {
             if again.is_empty() {
                 break;
             }
@@ -170,9 +176,16 @@ impl Encoder<'_> {
         }
         for pending in again {
             let detail = "it kept changing while it was read; it was not sent";
-            self.outcome.problems.push(Problem::new(pending.path, ProblemKind::Changing, detail));
+            self.note_problem(Problem::new(pending.path, ProblemKind::Changing, detail));
         }
         self.flush()
+    }
+
+    fn note_problem(&mut self, problem: Problem) {
+        if let Some(readings) = &mut self.readings {
+            readings.note_unsent(&problem.path);
+        }
+        self.outcome.problems.push(problem);
     }
 
     /// Encodes one file, or notes why not; a file that changed goes to `again`.
@@ -188,7 +201,7 @@ impl Encoder<'_> {
             Err(Failed::Read(ReadError::Changed)) => again.push(pending),
             Err(Failed::Read(error)) => {
                 let problem = Problem::new(pending.path, error.problem_kind(), error.to_string());
-                self.outcome.problems.push(problem);
+                self.note_problem(problem);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::moves::Moved;
-use super::{Basis, Destination, MoveStep, Plan, PlanOptions, ReuseStep, plan};
+use super::{Basis, Destination, Differences, DirectoryStep, MoveStep, Plan, PlanOptions, ReuseStep, plan};
 use crate::model::{
     Changes, Digest, DirListing, FileId, Inode, Kind, Listing, Meta, Name, Node, OwnerMap, OwnerNames, RelPath,
     Timestamp, Version,
@@ -48,10 +48,30 @@ pub fn plan_changes(changes: &Changes, names: OwnerNames, options: &PlanOptions)
     let digests = vec![Digest([1; 32]); listing.dirs.len()];
     let mut plan = plan(&listing, &digests, &destination, options);
     plan.moves = moved.steps.clone();
+    touch_parents(&mut plan, &listing, changes, &moved);
     if options.delete {
         reuse(&mut plan, &listing, changes, &moved, &inodes);
     }
     Some(HistoryPlan { listing, plan })
+}
+
+/// Moves change the times of the directories that they lead from and to, also where these were recorded after the move
+/// and before it was noticed, and do not look changed.
+fn touch_parents(plan: &mut Plan, listing: &Listing, changes: &Changes, moved: &Moved) {
+    if plan.moves.is_empty() {
+        return;
+    }
+    let directories = changes.now.iter().chain(&changes.then).filter(|version| version.own.is_some());
+    let parents = directories.filter_map(|version| changes.places.contains_key(&version.dir).then_some(version.dir));
+    let paths: HashSet<RelPath> = parents.filter_map(|own| moved.path_now(own)).collect();
+    let known: HashSet<u32> = plan.directory_attributes.iter().map(|step| step.dir).collect();
+    let at = |path: &RelPath| listing.dirs.binary_search_by(|dir| dir.path.cmp(path)).ok();
+    let dirs = paths.iter().filter_map(at).filter_map(|dir| u32::try_from(dir).ok());
+    let steps =
+        dirs.filter(|dir| !known.contains(dir)).map(|dir| DirectoryStep { dir, differences: Differences::default() });
+    plan.directory_attributes.extend(steps.collect::<Vec<_>>());
+    // The deepest first: each changes the time of none that comes after it.
+    plan.directory_attributes.sort_by_key(|step| std::cmp::Reverse(step.dir));
 }
 
 fn source(changes: &Changes, moved: &Moved, names: OwnerNames) -> Option<(Listing, HashMap<RelPath, Inode>)> {
@@ -73,8 +93,9 @@ fn source(changes: &Changes, moved: &Moved, names: OwnerNames) -> Option<(Listin
         inodes.insert(path, version.inode);
         directories.entry(dir).or_default().push(version.node.clone());
     }
-    // What went from a directory goes, even if the directory does not look changed.
-    for (own, _) in &moved.slot_of {
+    // What went from a directory goes, even if the directory does not look changed; so does a directory that moves.
+    let left = changes.then.iter().filter(|version| version.own.is_some()).map(|version| &version.dir);
+    for own in moved.slot_of.iter().map(|(own, _)| own).chain(left) {
         let Some(place) = changes.places.get(own) else { continue };
         let dir = moved.path_now(*own)?;
         metas.entry(dir.clone()).or_insert_with(|| place.meta.clone());

@@ -16,7 +16,9 @@ use super::output::{Output, OutputError};
 use crate::model::Problem;
 use crate::payload::Block;
 use crate::transport::{ErrorText, Exit, Link, Peer};
-use crate::wire::{FrameKind, HEADER_BYTES, Header, Refusal, ToPrimary, ToReceiver, WireError, decode, encode};
+use crate::wire::{
+    FrameKind, HEADER_BYTES, Header, MAX_HOOKS, Refusal, RefusalKind, ToPrimary, ToReceiver, WireError, decode, encode,
+};
 
 /// How often something is said when there is nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -58,6 +60,19 @@ pub(super) enum ChannelError {
     Refused(Refusal),
     #[error("it said {0} where that has no place; the two sides do not understand each other")]
     Unexpected(&'static str),
+}
+
+impl ChannelError {
+    /// Whether a session that was kept open may fail so and a new one may not.
+    pub(super) fn is_stale(&self) -> bool {
+        let stale = |refusal: &Refusal| matches!(refusal.kind, RefusalKind::Stale);
+        match self {
+            ChannelError::Silent(_) | ChannelError::Closed => true,
+            ChannelError::Refused(refusal) => stale(refusal),
+            ChannelError::Wire(error) => matches!(error, WireError::Io(_)),
+            _ => false,
+        }
+    }
 }
 
 /// Frames to be written.
@@ -189,6 +204,17 @@ impl Channel {
         }
     }
 
+    /// Whether the link is there, and was heard of lately.
+    pub(super) fn is_alive(&self) -> bool {
+        let heard = self.shared.started + Duration::from_millis(self.shared.heard_ms.load(Ordering::Relaxed));
+        self.incoming.is_empty() && self.tasks.iter().all(|task| !task.is_finished()) && heard.elapsed() < self.timeout
+    }
+
+    /// Begins another round: patience with the far side begins anew.
+    pub(super) fn begin_round(&self) {
+        self.shared.moved();
+    }
+
     /// Waits for room for one more frame.
     pub(super) async fn reserve(outgoing: &mpsc::Sender<Outgoing>) -> Result<mpsc::Permit<'_, Outgoing>, ChannelError> {
         outgoing.reserve().await.map_err(|_| ChannelError::Closed)
@@ -295,12 +321,17 @@ async fn read_messages(
     shared: Arc<Shared>,
     on_progress: OnProgress,
 ) {
-    let (mut told, mut listed) = ((0, 0), 0);
+    let (mut told, mut listed, mut hooks) = ((0, 0), 0, 0);
     loop {
         let message = match read_message(&mut input, &shared).await {
             Ok(None) => return,
             // These never queue up: however long nobody asks, the link stays readable.
-            Ok(Some(small @ (ToPrimary::Heartbeat | ToPrimary::Progress { .. } | ToPrimary::Listing { .. }))) => {
+            Ok(Some(
+                small @ (ToPrimary::Heartbeat
+                | ToPrimary::Progress { .. }
+                | ToPrimary::Listing { .. }
+                | ToPrimary::Hooks { .. }),
+            )) => {
                 match small {
                     // Only what grows is progress.
                     ToPrimary::Progress { files, bytes } => {
@@ -312,6 +343,10 @@ async fn read_messages(
                     }
                     ToPrimary::Listing { entries } if entries > listed => {
                         listed = entries;
+                        shared.moved();
+                    }
+                    ToPrimary::Hooks { done } if done > hooks && done <= MAX_HOOKS as u64 => {
+                        hooks = done;
                         shared.moved();
                     }
                     _ => {}

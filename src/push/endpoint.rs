@@ -94,6 +94,16 @@ impl Endpoint {
         connected?.start(receiver).await.map_err(|error| error.to_string())
     }
 
+    /// Tries again to connect, if that failed before.
+    pub fn forget_failure(&self) {
+        // Held, it is being tried just now.
+        if let Ok(mut session) = self.session.try_lock()
+            && matches!(*session, Some(Err(_)))
+        {
+            *session = None;
+        }
+    }
+
     /// Has done with the connection, if there is one. It ends, unless it is kept for later processes.
     pub async fn close(&self) {
         let session = self.session.lock().await.take();

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::record::Record;
+use super::record::{Hosts, Record};
 use super::rendezvous::{Agenda, Meeting, meet};
 use super::report::{HostReport, HostState, RootReport, Skipped};
 use super::session::{Context, run};
@@ -19,7 +19,8 @@ use crate::plan::guard::GuardRefusal;
 use crate::tree::Root;
 
 /// Brings a root to `hosts`, all of them side by side, none waiting for a sick one.
-pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
+pub async fn push_root(mut job: RootJob, hosts: Vec<HostJob>) -> RootReport {
+    let looked = job.looked.take();
     let job = Arc::new(job);
     let mut report = RootReport {
         name: job.name.clone(),
@@ -43,8 +44,7 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
             return report;
         }
     };
-    let names: Vec<String> = hosts.iter().map(|host| host.endpoint.name.clone()).collect();
-    let record = open_record(&job, &root, names, &mut report).await;
+    let record = open_record(&job, &root, &hosts, &mut report).await;
     let (found, source) = watch::channel(None);
     let (events, inbox) = mpsc::unbounded_channel();
     let hosts: Vec<Arc<HostJob>> = hosts.into_iter().map(Arc::new).collect();
@@ -62,7 +62,15 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
     let mut sessions = JoinSet::new();
     for (number, host) in hosts.iter().enumerate() {
         let (context, host) = (Arc::clone(&context), Arc::clone(host));
-        sessions.spawn(async move { (number, run(context, number, host).await) });
+        let ended = job.ended.clone();
+        sessions.spawn(async move {
+            let report = run(context, number, host).await;
+            if let Some(ended) = ended {
+                // Whoever does not listen any more does not want to know.
+                let _ = ended.send(report.clone());
+            }
+            (number, report)
+        });
     }
     drop(context);
     let scan_job = Arc::clone(&job);
@@ -81,6 +89,10 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
         Some(Ok(Ok((source, note)))) => {
             report.notes.extend(note);
             let source = Arc::new(source);
+            if let Some(looked) = looked {
+                // Whoever does not listen any more does not want to know.
+                let _ = looked.send(source.looked());
+            }
             describe(&mut report, &source, &job);
             unmounted.clone_from(&source.scope.left().unmounted);
             let exchanged = record.as_ref().is_some_and(|record| record.exchanged);
@@ -117,12 +129,15 @@ pub async fn push_root(job: RootJob, hosts: Vec<HostJob>) -> RootReport {
 async fn open_record(
     job: &Arc<RootJob>,
     root: &Arc<Root>,
-    hosts: Vec<String>,
+    hosts: &[HostJob],
     report: &mut RootReport,
 ) -> Option<Arc<Record>> {
     let keep = job.record.clone()?;
+    let names: Vec<String> = hosts.iter().map(|host| host.endpoint.name.clone()).collect();
+    let greeted = hosts.iter().any(|host| host.line.as_ref().is_none_or(|line| !line.is_alive()));
     let (job, root) = (Arc::clone(job), Arc::clone(root));
-    let opened = tokio::task::spawn_blocking(move || Record::open(&job, &keep, &root, &hosts)).await;
+    let opened =
+        tokio::task::spawn_blocking(move || Record::open(&job, &keep, &root, &Hosts { names: &names, greeted })).await;
     match opened.map_err(|error| error.to_string()).and_then(|opened| opened.map_err(|error| error.to_string())) {
         Ok(record) => {
             report.notes.extend(record.note());
@@ -148,6 +163,7 @@ fn scan_with(
             if let (Some(record), IndexError::Damaged(_)) = (record, &error) {
                 record.index.lock().unwrap_or_else(PoisonError::into_inner).mark_damaged();
             }
+            job.kept.iter().for_each(|kept| kept.forget());
             let note = format!("{error}; every host is compared, and the index is built anew");
             match scan_source(job, root, None) {
                 Ok(source) => Ok((source, Some(note))),

@@ -11,8 +11,13 @@ mod comparing;
 mod contents;
 mod endpoint;
 mod fanout;
+mod glance;
+#[cfg(test)]
+mod glance_tests;
 mod inventory;
+mod kept;
 mod limit;
+mod line;
 mod output;
 mod probe;
 mod record;
@@ -24,6 +29,7 @@ mod source;
 mod survey;
 mod transfer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,16 +37,20 @@ use std::time::Duration;
 pub use backoff::Failures;
 pub use endpoint::{Endpoint, Reach};
 pub use fanout::push_root;
+pub use kept::Kept;
 pub use limit::Limiter;
+pub use line::Line;
 pub use probe::{Probe, ProbeError, ProbeRequest, probe};
 pub use record::RecordJob;
 pub use rendezvous::GuardSettings;
-pub use report::{HostReport, HostState, RootReport, Skipped};
+pub use report::{HookReport, HostReport, HostState, RootReport, Skipped};
 pub use source::check_require;
 
-use crate::model::Term;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::model::{Position, RelPath, Term};
 use crate::observe::Monitor;
-use crate::tree::Selection;
+use crate::tree::{Selection, Unwatched, Watcher};
 
 /// One host's part of a [`RootJob`].
 pub struct HostJob {
@@ -50,6 +60,37 @@ pub struct HostJob {
     pub receiver: Vec<String>,
     /// Why the host is not to be tried this time; its report says so.
     pub held: Option<String>,
+    /// Everything there is to be compared.
+    pub compare: bool,
+    /// Where the session is kept open for the next cycle; `None`: it ends with this one.
+    pub line: Option<Arc<Line>>,
+}
+
+/// How much of the source is looked at.
+#[derive(Clone, Debug, Default)]
+pub enum Extent {
+    /// All of it.
+    #[default]
+    Whole,
+    /// These paths, and what came with them; all of it where that does not tell.
+    Paths(Arc<Paths>),
+}
+
+/// Paths to be looked at; of a directory, whether it is to be listed with all below it even if it looks as it did: it
+/// may be another one.
+pub type Paths = BTreeMap<RelPath, bool>;
+
+/// What became of the look at the source: told as soon as it is known, before any host has it.
+#[derive(Clone, Debug)]
+pub struct Looked {
+    /// All of it was scanned.
+    pub whole: bool,
+    /// What a host has that has everything.
+    pub position: Position,
+    /// Entries in the source.
+    pub entries: u64,
+    /// Directories that changes are not noticed in.
+    pub unwatched: Unwatched,
 }
 
 /// A root and what to do with it.
@@ -74,6 +115,18 @@ pub struct RootJob {
     pub checksum: bool,
     /// Sync extended attributes and ACLs.
     pub attributes: bool,
+    /// How much of the source is looked at.
+    pub extent: Extent,
+    /// What is kept of the source in memory from one cycle to the next; only with `record`.
+    pub kept: Option<Arc<Kept>>,
+    /// Watches the directories that are listed.
+    pub watcher: Option<Arc<Watcher>>,
+    /// Told what became of the look at the source. Dropped where a guard refuses.
+    pub looked: Option<oneshot::Sender<Looked>>,
+    /// Told where that is by now which could not be sent: it is to be looked at again.
+    pub unsent: Option<mpsc::UnboundedSender<RelPath>>,
+    /// Told of each host as soon as its part is over.
+    pub ended: Option<mpsc::UnboundedSender<HostReport>>,
     /// Change nothing.
     pub dry_run: bool,
     /// Keep the lines of the changes.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::RootJob;
+use super::kept::Remembered;
 use crate::index::{Condition, HostRecord, Identity, Index, IndexError};
 use crate::model::{Fidelity, Position, RelPath, Stamp, Timestamp};
 use crate::tree::Root;
@@ -44,6 +45,16 @@ pub(super) struct Record {
     /// Hosts that something was changed on, and of which it is not known yet how it ended.
     begun: Mutex<HashSet<String>>,
     job: RecordJob,
+    pub(super) identity: Identity,
+    /// What an earlier cycle of this process knew.
+    pub(super) remembered: Option<Remembered>,
+}
+
+/// The hosts of a push.
+pub(super) struct Hosts<'a> {
+    pub(super) names: &'a [String],
+    /// One of them is greeted: it may be anywhere in history.
+    pub(super) greeted: bool,
 }
 
 /// How a host is brought up to date.
@@ -60,7 +71,7 @@ impl Record {
     ///
     /// # Errors
     /// The index can neither be read nor made.
-    pub(super) fn open(job: &RootJob, keep: &RecordJob, root: &Root, hosts: &[String]) -> Result<Self, IndexError> {
+    pub(super) fn open(job: &RootJob, keep: &RecordJob, root: &Root, hosts: &Hosts<'_>) -> Result<Self, IndexError> {
         let source = root.identity().map_or((0, 0, 0), |identity| (identity.dev, identity.ino, identity.fsid));
         let identity = Identity {
             machine: keep.machine.clone(),
@@ -69,22 +80,26 @@ impl Record {
             attributes: job.attributes,
             source,
         };
-        let (index, condition) = Index::open(&keep.file, &identity)?;
+        let remembered = job.kept.as_ref().and_then(|kept| kept.of(&identity));
+        let (shared, condition) = match &remembered {
+            Some(remembered) => (Arc::clone(&remembered.index), Condition::Known),
+            None => {
+                let (index, condition) = Index::open(&keep.file, &identity)?;
+                (Arc::new(Mutex::new(index)), condition)
+            }
+        };
+        let index = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let mut records = HashMap::new();
-        for host in hosts {
+        for host in hosts.names {
             if let Some(record) = index.host(host)? {
                 records.insert(host.clone(), record);
             }
         }
-        Ok(Record {
-            condition,
-            exchanged: index.is_exchanged()?,
-            positions: index.positions()?.into_iter().collect(),
-            hosts: records,
-            begun: Mutex::default(),
-            job: keep.clone(),
-            index: Arc::new(Mutex::new(index)),
-        })
+        let positions = if hosts.greeted { index.positions()?.into_iter().collect() } else { HashSet::new() };
+        let exchanged = index.is_exchanged()?;
+        drop(index);
+        let (begun, job) = (Mutex::default(), keep.clone());
+        Ok(Record { condition, exchanged, positions, hosts: records, begun, job, index: shared, identity, remembered })
     }
 
     /// What an operator should know of it.
@@ -107,11 +122,19 @@ impl Record {
     }
 
     fn is_due(&self, record: &HostRecord, fidelity: Fidelity) -> bool {
+        self.is_old(record) || record.incomplete || record.fidelity != fidelity.to_string()
+    }
+
+    fn is_old(&self, record: &HostRecord) -> bool {
         let now = seconds(self.job.now);
         let age = Duration::from_secs(now.saturating_sub(record.reconciled));
         // A clock that was put back must not put off the comparison for ever.
-        let due = age >= self.job.verify_interval || record.reconciled > now;
-        self.job.full || due || record.incomplete || record.fidelity != fidelity.to_string()
+        self.job.full || age >= self.job.verify_interval || record.reconciled > now
+    }
+
+    /// Whether `host`, of which all else is known, was not compared for too long.
+    pub(super) fn is_verify_due(&self, host: &str) -> bool {
+        self.hosts.get(host).is_none_or(|record| self.is_old(record))
     }
 
     /// Remembers that `host` is about to be changed. If nothing is heard of how that ended, since this process was
@@ -197,8 +220,8 @@ mod tests {
         let (index, condition) = Index::open(file, &identity).unwrap();
         let job = RecordJob {
             file: file.to_owned(),
-            machine: identity.machine,
-            filter: identity.filter,
+            machine: identity.machine.clone(),
+            filter: identity.filter.clone(),
             stamp: Stamp(1),
             now: Timestamp { secs: 1_000_000, nanos: 0 },
             verify_interval: Duration::from_secs(3600),
@@ -206,7 +229,8 @@ mod tests {
         };
         let hosts = index.host("web2").unwrap().map(|record| ("web2".to_owned(), record)).into_iter().collect();
         let index = Arc::new(Mutex::new(index));
-        Record { index, condition, exchanged: false, positions: HashSet::new(), hosts, begun: Mutex::default(), job }
+        let (positions, begun) = (HashSet::new(), Mutex::default());
+        Record { index, condition, exchanged: false, positions, hosts, begun, job, identity, remembered: None }
     }
 
     #[test]

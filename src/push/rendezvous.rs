@@ -266,9 +266,10 @@ impl Room {
             listing: Arc::clone(&bundle.listing),
             items: Arc::clone(&bundle.items),
             signatures: Box::new(SharedSignatures::new(candidates, Arc::clone(&bundle.listing))) as Box<dyn Signatures>,
-            readings: source.contents.readings(),
+            readings: source.contents.readings(&bundle.items, &bundle.listing, source.unsent.clone()),
             attributes: source.attributes,
             level: remote.then_some(LEVEL),
+            patient: source.patient,
         };
         self.encoders.push((Arc::clone(&bundle.log), spawn_encoder(job, &bundle.log)));
         if self.closed {
@@ -281,6 +282,7 @@ impl Room {
     /// Everybody has come or gone: nothing needs to be kept for late ones any more.
     fn close(&mut self) {
         self.closed = true;
+        self.agenda.source.contents.thaw();
         self.bundles.drain(..).for_each(|bundle| bundle.log.close());
     }
 
@@ -377,11 +379,12 @@ pub(super) fn private_log(source: &Source, listing: &Arc<Listing>, items: Runs<I
     let job = EncodeJob {
         root: Arc::clone(&source.root),
         listing: Arc::clone(listing),
+        readings: source.contents.readings(&items, listing, source.unsent.clone()),
         items: Arc::new(items),
         signatures: Box::new(NoSignatures),
-        readings: source.contents.readings(),
         attributes: source.attributes,
         level: remote.then_some(LEVEL),
+        patient: source.patient,
     };
     drop(spawn_encoder(job, &log));
     reader

@@ -1,8 +1,11 @@
 //! What came of a push.
 
-use crate::model::{Problem, RelPath};
+use std::time::Duration;
+
+use crate::model::{Position, Problem, RelPath};
 use crate::plan::Totals;
 use crate::plan::guard::GuardRefusal;
+use crate::wire::HookResult;
 
 /// How one host ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub enum HostState {
     Unchanged,
     /// Nothing was done because nothing was to be: this is what would be.
     Planned,
-    /// Done but for the problems listed.
+    /// Done but for the problems listed, or for hooks that failed.
     Partial,
     /// Given up; tried again at the next push.
     Failed,
@@ -32,6 +35,27 @@ impl HostState {
             HostState::Failed => "failed",
             HostState::Refused => "refused",
         }
+    }
+}
+
+/// A hook that a host's own configuration had it run after the commit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HookReport {
+    /// The command, as words for people.
+    pub command: String,
+    /// Whether it ended well.
+    pub ok: bool,
+    /// How it ended: `exit 1`, `timeout after 60s`, with the last line that it said.
+    pub detail: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl From<HookResult> for HookReport {
+    fn from(hook: HookResult) -> Self {
+        // Their lengths were checked while they were decoded.
+        let HookResult { command, ok, detail, milliseconds } = hook;
+        HookReport { command, ok, detail, seconds: Duration::from_millis(milliseconds).as_secs_f64() }
     }
 }
 
@@ -68,8 +92,16 @@ pub struct HostReport {
     pub more_problems: u64,
     /// Entries that were not as the last push had left them.
     pub drifted: u64,
+    /// What it has now, less what it had problems with; `None` if that is not known.
+    pub position: Option<Position>,
+    /// Everything there was compared.
+    pub reconciled: bool,
+    /// Something was left there of which it is not sure whether it is gone: everything is to be compared.
+    pub unsure: bool,
     /// What an operator should know.
     pub notes: Vec<String>,
+    /// Its own hooks that ran after the commit, in their order.
+    pub hooks: Vec<HookReport>,
     /// The changes in rsync's letters, where they were asked for.
     pub changes: Vec<String>,
 }
@@ -93,7 +125,11 @@ impl HostReport {
             problems: Vec::new(),
             more_problems: 0,
             drifted: 0,
+            position: None,
+            reconciled: false,
+            unsure: false,
             notes: Vec::new(),
+            hooks: Vec::new(),
             changes: Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! One host's part of a push, from the first word to the last.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
@@ -11,6 +11,7 @@ use super::channel::{Channel, ChannelError, shortened, told};
 use super::comparing::{mark_hidden, note_drift, note_kept, protected};
 use super::contents::Contents;
 use super::limit::Limits;
+use super::line::Open;
 use super::record::{Approach, Ended, Record};
 use super::rendezvous::{Brought, Event, Verdict};
 use super::report::{HostReport, HostState};
@@ -85,18 +86,22 @@ pub(super) struct Context {
 pub(super) struct Planned {
     plan: Arc<Plan>,
     listing: Arc<Listing>,
+    /// What the host has then.
+    position: Position,
 }
 
 impl Context {
     /// Hosts in the same state have the same plan: for a large tree and many hosts, keeping one of
     /// them is what keeps memory small.
-    fn share(&self, plan: Plan, listing: &Arc<Listing>) -> Planned {
+    fn share(&self, plan: Plan, listing: &Arc<Listing>, position: Position) -> Planned {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |known: &&Planned| Arc::ptr_eq(&known.listing, listing) && *known.plan == plan;
+        let same = |known: &&Planned| {
+            Arc::ptr_eq(&known.listing, listing) && known.position == position && *known.plan == plan
+        };
         if let Some(same) = plans.iter().find(same) {
             return same.clone();
         }
-        let planned = Planned { plan: Arc::new(plan), listing: Arc::clone(listing) };
+        let planned = Planned { plan: Arc::new(plan), listing: Arc::clone(listing), position };
         plans.push(planned.clone());
         planned
     }
@@ -112,7 +117,9 @@ pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) 
     if matches!(outcome, Err(SessionError::Drifted)) {
         // What is there is not what history says: it is looked at.
         session.compare = true;
-        session.report = HostReport { drifted: session.report.drifted, ..HostReport::new(&name) };
+        // Its hooks have run, and those that failed are not run again.
+        let HostReport { drifted, hooks, .. } = session.report;
+        session.report = HostReport { drifted, hooks, ..HostReport::new(&name) };
         outcome = session.run().await;
     }
     // The meeting must not wait for a host that is done with; for one that was there it means nothing.
@@ -122,7 +129,8 @@ pub(super) async fn run(context: Arc<Context>, host: usize, task: Arc<HostJob>) 
     match outcome {
         Ok(state) => {
             let problems = !report.problems.is_empty() || report.more_problems > 0;
-            report.state = if problems && state != HostState::Planned { HostState::Partial } else { state };
+            let incomplete = problems || report.hooks.iter().any(|hook| !hook.ok);
+            report.state = if incomplete && state != HostState::Planned { HostState::Partial } else { state };
         }
         Err(SessionError::Guard(refusal)) => {
             report.state = HostState::Refused;
@@ -170,6 +178,18 @@ struct Session<'a> {
 struct Agreed {
     welcome: Welcome,
     approach: Approach,
+    /// It is known to lack something.
+    lacks: bool,
+}
+
+/// A round that went well.
+struct Round {
+    state: HostState,
+    welcome: Welcome,
+    /// What the host has now.
+    at: Position,
+    /// Less something that it had problems with.
+    lacks: bool,
 }
 
 impl Session<'_> {
@@ -177,6 +197,16 @@ impl Session<'_> {
         let job = &self.context.job;
         if let Some(why) = &self.task.held {
             return Err(SessionError::Held(why.clone()));
+        }
+        let open = self.task.line.as_ref().filter(|line| line.is_alive()).and_then(|line| line.take());
+        if let Some(open) = open {
+            match self.go_on(open).await {
+                Err(SessionError::Channel(error)) if error.is_stale() => {
+                    // It went away, or somebody else was there, since the last cycle: from the start, then.
+                    self.report = HostReport::new(&self.report.name);
+                }
+                outcome => return outcome,
+            }
         }
         job.monitor.phase(&self.report.name, Phase::Connecting);
         // The semaphore is never closed; its error would only mean no limit.
@@ -196,13 +226,57 @@ impl Session<'_> {
         let on_progress = Box::new(move |files, bytes| monitor.progress(&name, files, bytes));
         let limits = Limits::new(self.task.endpoint.limiter.as_ref(), job.limiter.as_ref());
         let mut channel = Channel::open(link, job.timeout, limits, on_progress);
-        let shared = Arc::clone(&channel.shared);
-        // However it ends, the link is ended in order, so that the receiver can clean up.
         let outcome = unless_stopped(&stop, self.talk(&mut channel, place)).await;
-        let (exit, said) = channel.close().await;
-        self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed);
-        self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed);
-        if let Err(SessionError::Channel(error)) = &outcome {
+        self.end_round(channel, outcome, (0, 0)).await
+    }
+
+    /// Goes on with a session of an earlier cycle.
+    async fn go_on(&mut self, open: Open) -> Result<HostState, SessionError> {
+        let Open { mut channel, welcome, at, lacks } = open;
+        self.report.reached = Some(true);
+        channel.begin_round();
+        let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let before = (count(&channel.shared.sent_bytes), count(&channel.shared.received_bytes));
+        let place = self.context.comparing.acquire().await.ok();
+        let stop = self.context.job.stop.clone();
+        let round = async {
+            let due = self.compare
+                || self.task.compare
+                || self.context.record.as_ref().is_none_or(|record| record.is_verify_due(&self.report.name));
+            let approach = if due { Approach::Reconcile(Some(at)) } else { Approach::History(at) };
+            self.tell(Event::Welcomed(self.host));
+            if due {
+                channel.send(&ToReceiver::List).await?;
+            }
+            self.round(&mut channel, place, Agreed { welcome, approach, lacks }).await
+        };
+        let outcome = unless_stopped(&stop, round).await;
+        self.end_round(channel, outcome, before).await
+    }
+
+    /// Keeps the session for the next cycle. Where there is none, or it failed, the link is ended in order, so that the
+    /// receiver can clean up.
+    async fn end_round(
+        &mut self,
+        channel: Channel,
+        outcome: Result<Round, SessionError>,
+        (sent, received): (u64, u64),
+    ) -> Result<HostState, SessionError> {
+        let shared = Arc::clone(&channel.shared);
+        let mut ended = None;
+        let outcome = match (outcome, &self.task.line) {
+            (Ok(Round { state, welcome, at, lacks }), Some(line)) => {
+                line.put(Open { channel, welcome, at, lacks });
+                Ok(state)
+            }
+            (outcome, _) => {
+                ended = Some(channel.close().await);
+                outcome.map(|round| round.state)
+            }
+        };
+        self.report.bytes_sent = shared.sent_bytes.load(Ordering::Relaxed) - sent;
+        self.report.bytes_received = shared.received_bytes.load(Ordering::Relaxed) - received;
+        if let (Err(SessionError::Channel(error)), Some((exit, said))) = (&outcome, ended) {
             let unheard = shared.messages.load(Ordering::Relaxed) == 0;
             if unheard && matches!(error, ChannelError::Silent(_)) {
                 // The link leads nowhere.
@@ -217,14 +291,25 @@ impl Session<'_> {
         &mut self,
         channel: &mut Channel,
         comparing: Option<SemaphorePermit<'_>>,
-    ) -> Result<HostState, SessionError> {
-        let job = Arc::clone(&self.context.job);
+    ) -> Result<Round, SessionError> {
         let agreed = self.greet(channel).await?;
         self.report.notes.extend(agreed.welcome.notes.iter().cloned().map(shortened));
+        self.round(channel, comparing, agreed).await
+    }
+
+    /// From what is known of the host to what it is told, and has then.
+    async fn round(
+        &mut self,
+        channel: &mut Channel,
+        comparing: Option<SemaphorePermit<'_>>,
+        agreed: Agreed,
+    ) -> Result<Round, SessionError> {
+        let job = Arc::clone(&self.context.job);
         let (source, agreed, planned) = self.plan(channel, agreed).await?;
         drop(comparing);
         self.report.notes.extend(source.counts.left_out(agreed.welcome.fidelity));
-        let Planned { plan, listing } = &planned;
+        let Planned { plan, listing, position } = &planned;
+        let position = *position;
         self.report.totals = plan.totals;
         self.report.problems.extend(plan.problems.iter().cloned());
         if job.itemize {
@@ -239,10 +324,17 @@ impl Session<'_> {
             Verdict::Go(content) => content,
             Verdict::Refused(refusal) => return Err(SessionError::Guard(refusal)),
         };
+        let from_history = matches!(agreed.approach, Approach::History(_));
+        let mut round = Round {
+            state: if plan.is_empty() { HostState::Unchanged } else { HostState::Done },
+            welcome: agreed.welcome.clone(),
+            at: position,
+            lacks: (from_history && agreed.lacks) || self.left || !self.report.problems.is_empty(),
+        };
         if job.dry_run {
-            return Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Planned });
+            let state = if plan.is_empty() { HostState::Unchanged } else { HostState::Planned };
+            return Ok(Round { state, ..round });
         }
-        let position = source.contents.position();
         let recorded = agreed.welcome.state.as_ref().is_some_and(|state| {
             is_recorded && state.position == position && state.term == job.term && state.primary == job.primary
         });
@@ -253,11 +345,23 @@ impl Session<'_> {
             self.begin().await?;
             let remote = self.task.endpoint.is_remote();
             let times = agreed.welcome.fidelity.times;
-            let work = transfer::Work { job: &job, source: &source, listing, plan, remote, record, position, times };
-            transfer::run(channel, work, content, signatures, &mut self.report).await?;
+            let lacks = round.lacks;
+            let work =
+                transfer::Work { job: &job, source: &source, listing, plan, remote, record, position, times, lacks };
+            let done = transfer::run(channel, work, content, signatures, &mut self.report).await?;
+            round.lacks |= done.lacks;
+            round.welcome.state = job.fleet.clone().map(|fleet| RootState {
+                fleet,
+                root: job.name.clone(),
+                term: job.term,
+                primary: job.primary.clone(),
+                position: done.recorded,
+            });
         }
-        self.note(&agreed, position).await?;
-        Ok(if plan.is_empty() { HostState::Unchanged } else { HostState::Done })
+        (self.report.position, self.report.unsure) = (Some(position), self.left);
+        self.report.reconciled = !from_history;
+        self.note(&agreed, position, round.lacks).await?;
+        Ok(round)
     }
 
     /// Remembers that the host is about to be changed.
@@ -269,14 +373,14 @@ impl Session<'_> {
     }
 
     /// Remembers how far the host is, unless it has to be looked at first.
-    async fn note(&mut self, agreed: &Agreed, position: Position) -> Result<(), SessionError> {
+    async fn note(&mut self, agreed: &Agreed, position: Position, lacks: bool) -> Result<(), SessionError> {
         let Some(record) = self.context.record.clone() else { return Ok(()) };
         let surprise = |problem: &Problem| matches!(problem.kind, ProblemKind::Conflict | ProblemKind::Vanished);
         let from_history = matches!(agreed.approach, Approach::History(_));
         if from_history && self.report.problems.iter().any(surprise) {
             return Err(SessionError::Drifted);
         }
-        let incomplete = self.left || !self.report.problems.is_empty() || self.report.more_problems > 0;
+        let incomplete = self.left || lacks || !self.report.problems.is_empty() || self.report.more_problems > 0;
         let ended = Ended { position, reconciled: !from_history, fidelity: agreed.welcome.fidelity, incomplete };
         let name = self.report.name.clone();
         let noted = tokio::task::spawn_blocking(move || record.note_host(&name, ended)).await;
@@ -314,15 +418,16 @@ impl Session<'_> {
             Some(record) => record.approach(job, &self.report.name, &welcome),
             None => Approach::Reconcile(None),
         };
+        let compare = self.compare || self.task.compare;
         let approach = match approach {
-            Approach::History(position) if self.compare => Approach::Reconcile(Some(position)),
+            Approach::History(position) if compare => Approach::Reconcile(Some(position)),
             approach => approach,
         };
         if let Approach::Reconcile(_) = approach {
             // It lists its root while the source is scanned.
             channel.send(&ToReceiver::List).await?;
         }
-        Ok(Agreed { welcome, approach })
+        Ok(Agreed { welcome, approach, lacks: false })
     }
 
     async fn source(&self) -> Option<Arc<Source>> {
@@ -346,23 +451,31 @@ impl Session<'_> {
             let protect = protected(&agreed.welcome);
             let planned = self
                 .aside(move || {
-                    let Contents::Indexed(indexed) = &planning.contents else { return Ok(None) };
+                    let Contents::Indexed(indexed) = &planning.contents else { return Ok(Err(None)) };
+                    let position = indexed.freeze()?;
+                    if !indexed.lock().knows(from)? {
+                        return Ok(Err(None));
+                    }
                     let Some(history) = indexed.history(from, fidelity, delete, &planning.root)? else {
-                        return Ok(None);
+                        return Ok(Err(Some(from)));
                     };
                     let (mut plan, listing) = (Arc::clone(&history.plan), Arc::clone(&history.listing));
                     if !protect.is_empty() {
                         leave_protected(Arc::make_mut(&mut plan), &listing, &protect);
                     }
-                    let left = !plan.removals.is_empty() && planning.confirm_removals(Arc::make_mut(&mut plan));
-                    Ok(Some((Planned { plan, listing }, left)))
+                    // A look at a single path knows that it is gone; what came there since is news of its own.
+                    let unsure = planning.whole && !plan.removals.is_empty();
+                    let left = unsure && planning.confirm_removals(Arc::make_mut(&mut plan));
+                    Ok(Ok((Planned { plan, listing, position }, left)))
                 })
                 .await?;
-            if let Some((planned, left)) = planned {
-                self.left = left;
-                return Ok((source, agreed, planned));
+            match planned {
+                Ok((planned, left)) => {
+                    self.left = left;
+                    return Ok((source, agreed, planned));
+                }
+                Err(from) => agreed.approach = Approach::Reconcile(from),
             }
-            agreed.approach = Approach::Reconcile(Some(from));
             channel.send(&ToReceiver::List).await?;
         }
         let ToPrimary::Inventory(inventory) = channel.receive().await? else {
@@ -397,19 +510,22 @@ impl Session<'_> {
         let (delete, fidelity) = (self.context.job.delete, agreed.welcome.fidelity);
         let Approach::Reconcile(at) = agreed.approach else { return Err(SessionError::NoSource) };
         let preparing = Arc::clone(source);
-        let (table, past, hidden) = self
+        let (position, table, past, hidden) = self
             .aside(move || {
-                let table = preparing.tables.of(&preparing.contents, fidelity)?;
-                let Contents::Indexed(indexed) = &preparing.contents else { return Ok((table, None, Vec::new())) };
+                let position = preparing.contents.freeze()?;
+                let table = preparing.tables.of(&preparing.contents, fidelity, position)?;
+                let Contents::Indexed(indexed) = &preparing.contents else {
+                    return Ok((position, table, None, Vec::new()));
+                };
                 let past = at.map(|at| indexed.history(at, fidelity, delete, &preparing.root)).transpose()?.flatten();
                 let hidden = indexed.lock().hidden_changes(at.map(|at| at.sequence))?;
-                Ok((table, past, hidden))
+                Ok((position, table, past, hidden))
             })
             .await?;
         if inventory.digest == table.whole && inventory.unreadable.is_empty() && hidden.is_empty() {
             let totals = Totals { host_entries: inventory.entries, ..Totals::default() };
             let plan = Plan { totals, ..Plan::default() };
-            return Ok(Planned { plan: Arc::new(plan), listing: Arc::default() });
+            return Ok(Planned { plan: Arc::new(plan), listing: Arc::default(), position });
         }
         let (scope, protect) = (Arc::clone(&source.scope), protected(&agreed.welcome));
         let excluded = move |path: &RelPath, dir: bool| scope.keeps(path, dir);
@@ -436,7 +552,7 @@ impl Session<'_> {
         if let (Some(_), Some(past)) = (at, past) {
             note_drift(&mut self.report, &plan, &listing, &past);
         }
-        Ok(self.context.share(plan, &listing))
+        Ok(self.context.share(plan, &listing, position))
     }
 
     async fn meet(
@@ -446,7 +562,7 @@ impl Session<'_> {
         signatures: mpsc::UnboundedSender<super::signatures::SignatureQuery>,
     ) -> Result<Verdict, SessionError> {
         let (verdict, decided) = oneshot::channel();
-        let Planned { plan, listing } = planned.clone();
+        let Planned { plan, listing, .. } = planned.clone();
         self.tell(Event::Planned(self.host, Brought { plan, listing, ownership, signatures, verdict }));
         // Without an answer nothing was allowed: the guard has not spoken.
         decided.await.map_err(|_| SessionError::Stopped)

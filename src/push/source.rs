@@ -5,15 +5,19 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::RootJob;
+use tokio::sync::mpsc;
+
 use super::contents::{Contents, Tables};
+use super::glance::{Glanced, glance_at};
+use super::kept::Remembered;
 use super::record::Record;
 use super::survey;
+use super::{Extent, Looked, RootJob};
 use crate::index::{Index, IndexError};
 use crate::model::{DirListing, Fidelity, Kind, Listing, Node, Problem, ProblemKind, RelPath, SpecialKind};
 use crate::plan::Plan;
 use crate::plan::guard::{Guard, GuardRefusal};
-use crate::tree::{Parents, Root, RootError, ScanOptions, ScanReport, Scope, Selection, SystemOwners, scan};
+use crate::tree::{Parents, Root, RootError, ScanOptions, ScanReport, Scope, Selection, SystemOwners, Unwatched, scan};
 
 /// A source that was scanned and may be pushed.
 pub(super) struct Source {
@@ -26,6 +30,14 @@ pub(super) struct Source {
     pub(super) attributes: bool,
     /// What is left alone on the hosts.
     pub(super) scope: Arc<Scope>,
+    /// All of it was scanned.
+    pub(super) whole: bool,
+    /// Files that keep changing are waited for.
+    pub(super) patient: bool,
+    /// Told where that is which could not be sent.
+    pub(super) unsent: Option<mpsc::UnboundedSender<RelPath>>,
+    /// Directories that changes are not noticed in.
+    pub(super) unwatched: Unwatched,
 }
 
 /// A source in numbers.
@@ -68,6 +80,16 @@ impl Counts {
 const HOLES_FROM_BYTES: u64 = 4 << 20;
 
 impl Source {
+    /// What came of looking at it.
+    pub(super) fn looked(&self) -> Looked {
+        Looked {
+            whole: self.whole,
+            position: self.contents.position(),
+            entries: self.counts.entries,
+            unwatched: self.unwatched.clone(),
+        }
+    }
+
     /// Room that the files to be sent do not take, since they have holes. Costs a look at each large one.
     pub(super) fn bytes_of_holes(&self, plan: &Plan, listing: &Listing) -> u64 {
         let mut parents = Parents::new(&self.root);
@@ -206,7 +228,12 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
         checksum: job.checksum,
         attributes: job.attributes,
         on_progress: Some(&report_progress),
+        watcher: job.watcher.as_deref(),
+        below: None,
     };
+    if let Some(source) = glance_source(job, &root, &options, record)? {
+        return Ok(source);
+    }
     let keep = job.record.as_ref().zip(record);
     let (mut contents, counts, report) = match keep {
         Some((keep, record)) => survey::survey_source(job, &root, &options, record, keep)?,
@@ -216,8 +243,21 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
     let scope = Arc::new(Scope::new(selection, report.left, job.delete_excluded));
     if let Contents::Indexed(indexed) = &mut contents {
         indexed.scope = Arc::clone(&scope);
+        if let (Some(kept), Some(record)) = (&job.kept, record) {
+            kept.keep(Remembered {
+                identity: record.identity.clone(),
+                index: Arc::clone(&record.index),
+                names: report.names,
+                counts,
+                scope: Arc::clone(&scope),
+            });
+        }
     }
     Ok(Source {
+        whole: true,
+        patient: job.kept.is_none(),
+        unsent: job.unsent.clone(),
+        unwatched: report.unwatched,
         root,
         contents,
         tables: Tables::default(),
@@ -226,6 +266,41 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
         attributes: job.attributes,
         scope,
     })
+}
+
+/// Looks at the source where something happened; `None` where all of it is to be scanned.
+fn glance_source(
+    job: &RootJob,
+    root: &Arc<Root>,
+    options: &ScanOptions,
+    record: Option<&Record>,
+) -> Result<Option<Source>, ScanError> {
+    let (Extent::Paths(paths), Some(kept)) = (&job.extent, &job.kept) else { return Ok(None) };
+    let Some((keep, remembered)) = job.record.as_ref().zip(record.and_then(|record| record.remembered.clone())) else {
+        return Ok(None);
+    };
+    let Some(glanced) = glance_at(job, root, options, keep, (remembered, paths))? else { return Ok(None) };
+    let Glanced { contents, problems, unwatched, remembered } = glanced;
+    let (counts, scope) = (remembered.counts, Arc::clone(&remembered.scope));
+    if counts.entries == 0 {
+        // Whether an empty source may be pushed is for those to say who look at all of it.
+        return Ok(None);
+    }
+    kept.keep(remembered);
+    let (root, tables, attributes) = (Arc::clone(root), Tables::default(), job.attributes);
+    Ok(Some(Source {
+        root,
+        contents,
+        tables,
+        problems,
+        counts,
+        attributes,
+        scope,
+        whole: false,
+        patient: false,
+        unsent: job.unsent.clone(),
+        unwatched,
+    }))
 }
 
 /// Lists the source into memory.
@@ -298,6 +373,10 @@ mod tests {
             counts: Counts::default(),
             attributes: false,
             scope: Arc::default(),
+            whole: true,
+            patient: true,
+            unsent: None,
+            unwatched: Unwatched::default(),
         };
         let removal = |(name, directory): (&str, bool)| Removal {
             path: RelPath::new(name.as_bytes()).unwrap(),

@@ -18,7 +18,7 @@ use crate::tree::{
 };
 
 /// How much is read at a time of a file that is looked at again.
-const LOOK_BYTES: usize = 256 << 10;
+pub(super) const LOOK_BYTES: usize = 256 << 10;
 
 /// Entries that are handed over at a time: one directory at a time costs more than it gains.
 const BATCH_ENTRIES: usize = 2048;
@@ -57,7 +57,11 @@ pub(super) fn survey_source(
     report.problems.extend(problems);
     let owners = SystemOwners::new();
     acl_names.into_iter().for_each(|name| report.names.note_named(name, &owners));
-    let indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), position);
+    let mut indexed = Indexed::new(Arc::clone(&record.index), report.names.clone(), position);
+    if let Some(kept) = &job.kept {
+        let reader = kept.reader(&keep.file).map_err(ScanError::Index)?;
+        indexed = indexed.read_by(reader).map_err(ScanError::Index)?;
+    }
     Ok((Contents::Indexed(indexed), counts, report))
 }
 
@@ -104,17 +108,17 @@ struct Merged {
 ///
 /// RACE: the directory was closed since it was listed, and another may have its path by now. What is in that one says
 /// nothing of the entries that were listed, however alike they look: so it has to be the same.
-struct Looking<'a> {
-    root: &'a Root,
-    path: &'a RelPath,
+pub(super) struct Looking<'a> {
+    pub(super) root: &'a Root,
+    pub(super) path: &'a RelPath,
     /// What the directory was when it was listed.
-    itself: Inode,
+    pub(super) itself: Inode,
     /// Opened when it is needed.
-    handle: Option<Option<Dir>>,
-    buffer: &'a mut [u8],
+    pub(super) handle: Option<Option<Dir>>,
+    pub(super) buffer: &'a mut [u8],
     /// `None` if they are not synced.
-    attributes: Option<&'a mut AttributesReader>,
-    problems: &'a mut Vec<Problem>,
+    pub(super) attributes: Option<&'a mut AttributesReader>,
+    pub(super) problems: &'a mut Vec<Problem>,
 }
 
 impl Looking<'_> {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::RootJob;
 use super::channel::{Channel, ChannelError, Outgoing, shortened, told};
 use super::rendezvous::{items_of, private_log};
-use super::report::HostReport;
+use super::report::{HookReport, HostReport};
 use super::session::SessionError;
 use super::signatures::SignatureQuery;
 use super::source::Source;
@@ -45,8 +45,18 @@ pub(super) struct Work<'a> {
     pub(super) record: bool,
     /// What the host has when all is done.
     pub(super) position: Position,
+    /// It lacks something from before.
+    pub(super) lacks: bool,
     /// The times that the host's filesystem holds: what is expected there has no others.
     pub(super) times: TimeFidelity,
+}
+
+/// What came of it.
+pub(super) struct Transferred {
+    /// The host could not do everything. What the source could not give is not counted.
+    pub(super) lacks: bool,
+    /// The position that the host has recorded.
+    pub(super) recorded: Position,
 }
 
 /// Does it.
@@ -56,10 +66,11 @@ pub(super) async fn run(
     content: Vec<LogReader>,
     signatures: mpsc::UnboundedReceiver<SignatureQuery>,
     report: &mut HostReport,
-) -> Result<(), SessionError> {
+) -> Result<Transferred, SessionError> {
     let Work { job, listing, plan, .. } = &work;
+    let mut lacks = false;
     let begin = Begin {
-        names: work.source.contents.names().clone(),
+        names: if plan.is_empty() { work.source.contents.names().clone() } else { listing.names.clone() },
         need_bytes: plan.totals.need_bytes.saturating_sub(work.source.bytes_of_holes(plan, listing)),
         need_inodes: plan.totals.created,
         deletions: plan.totals.deleted,
@@ -69,12 +80,13 @@ pub(super) async fn run(
     if !plan.files.is_empty() || !plan.reuses.is_empty() {
         let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
         feed.send_content(content, report).await?;
-        resend(channel, &work, report).await?;
+        lacks |= resend(channel, &work, report).await?;
     }
     send_changes(channel, changes_after(plan, listing).map(|change| held(change, work.times))).await?;
     job.monitor.phase(&report.name, Phase::Committing);
     // Whoever believes the host's record shall find everything there.
-    let position = if report.problems.is_empty() { work.position } else { Position::default() };
+    let is_whole = report.problems.is_empty() && !work.lacks;
+    let position = if is_whole { work.position } else { Position::default() };
     channel.send(&ToReceiver::Finish { position, record: work.record }).await?;
     let ToPrimary::Committed(committed) = channel.receive().await? else {
         return Err(ChannelError::Unexpected("something else than the end of a commit").into());
@@ -82,26 +94,29 @@ pub(super) async fn run(
     if committed.position != position {
         return Err(ChannelError::Unexpected("the commit of something else").into());
     }
+    lacks |= !committed.problems.is_empty() || committed.more_problems > 0;
+    let recorded = if lacks { Position::default() } else { position };
     report.drifted = report.drifted.saturating_add(committed.drifted);
     report.problems.extend(committed.problems.into_iter().map(told));
     report.more_problems = report.more_problems.saturating_add(committed.more_problems);
     report.notes.extend(committed.notes.into_iter().map(shortened));
-    Ok(())
+    report.hooks.extend(committed.hooks.into_iter().map(HookReport::from));
+    Ok(Transferred { lacks, recorded })
 }
 
-/// Sends in full what could not be built from a basis.
-async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport) -> Result<(), SessionError> {
+/// Sends in full what could not be built from a basis. Whether something could not be brought over even so.
+async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport) -> Result<bool, SessionError> {
     for round in 0.. {
         channel.send(&ToReceiver::EndOfContent).await?;
         let paths = receive_resend(channel, work.plan.files.len() + work.plan.reuses.len()).await?;
         if paths.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         if round == RESENDS {
             let detail = "what arrived was not what was sent, repeatedly";
             let problems = paths.into_iter().map(|path| Problem::new(path, ProblemKind::Corrupt, detail));
             report.problems.extend(problems);
-            return Ok(());
+            return Ok(true);
         }
         let paths: HashSet<RelPath> = paths.into_iter().collect();
         let items = items_of(work.plan, work.listing, &paths);
@@ -110,7 +125,7 @@ async fn resend(channel: &mut Channel, work: &Work<'_>, report: &mut HostReport)
         let mut feed = Feed { channel, signatures, asked: HashMap::new(), next_id: 0 };
         feed.send_content(content, report).await?;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Takes the list of what is to be sent again, which cannot be longer than what was sent.

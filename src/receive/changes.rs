@@ -74,7 +74,13 @@ impl Writer<'_> {
             self.problem(Problem::new(to, ProblemKind::Conflict, detail));
             return Ok(());
         }
-        let Err(error) = self.applier.move_directory(from, &to, exchange, &self.staging) else { return Ok(()) };
+        let Err(error) = self.applier.move_directory(from, &to, exchange, &self.staging) else {
+            self.note_all_below(&to, Some(from));
+            if exchange {
+                self.note_all_below(from, Some(&to));
+            }
+            return Ok(());
+        };
         match problem_kind(&error) {
             ProblemKind::Vanished => self.fail_as(to, ProblemKind::Conflict, error),
             kind => self.fail_as(to, kind, error),
@@ -91,7 +97,12 @@ impl Writer<'_> {
     fn make_directory(&mut self, path: RelPath, was: Expected) -> Result<(), WriteError> {
         self.charge_entry(&path, 1, &Meta::default())?;
         match self.applier.make_directory(&path) {
-            Ok(_) => return Ok(()),
+            Ok(made) => {
+                if made {
+                    self.note_changed(&path, true);
+                }
+                return Ok(());
+            }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return self.fail(path, error),
         }
@@ -189,6 +200,7 @@ impl Writer<'_> {
                 Ok(())
             }
             Ok(MetaSet::Done(short)) => {
+                self.note_changed(&path, *kind == Kind::Directory);
                 self.note_shortfall(&path, kind, meta, short);
                 Ok(())
             }
@@ -221,7 +233,10 @@ impl Writer<'_> {
             self.applier.remove_file(&path, &|found| found == was, &mut self.attic)
         };
         match removed {
-            Ok(placed) => self.note_placed(&path, placed),
+            Ok(placed) => {
+                self.note_changed(&path, was == Expected::Directory);
+                self.note_placed(&path, placed);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             // It holds nothing that the primary can know of.
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && self.holds_protected(&path) => {}

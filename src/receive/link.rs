@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::fcntl_setpipe_size;
 
+use super::ahead::{Ahead, Incoming};
 use crate::wire::{Frame, ToPrimary, WireError, encode, read_frame};
 
 /// Slowest pace of a link that is taken for one, in bytes per second. Below it someone trickles.
@@ -25,6 +27,13 @@ const HEARTBEATS: (u64, u64) = (1000, 10);
 
 /// What is written at a time: an output that can be written to takes so much without blocking (`PIPE_BUF`).
 const WRITE_BYTES: usize = 4096;
+
+/// Size that is asked of a pipe that content comes through: what every user may have. What decrypts it on the other side
+/// then goes on while it is not read here.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// From so many processors on, reading ahead is worth a thread.
+const CORES: usize = 2;
 
 /// How often something is said when there is nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -78,6 +87,15 @@ struct Patient {
     deadline: Option<Instant>,
 }
 
+impl Patient {
+    /// The next frame; `None` when the primary has ended.
+    fn frame(input: &mut BufReader<Self>) -> Result<Option<Frame>, WireError> {
+        let patient = input.get_mut();
+        patient.patience = Patience::new(patient.patience.silence);
+        read_frame(input)
+    }
+}
+
 impl Read for Patient {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
@@ -124,7 +142,9 @@ impl Output {
 
 /// The link to the primary.
 pub(super) struct PrimaryLink {
-    input: BufReader<Patient>,
+    /// `None` while it is read ahead.
+    input: Option<BufReader<Patient>>,
+    ahead: Option<Ahead>,
     pub(super) output: Output,
     ended: Arc<AtomicBool>,
     heartbeat: Option<JoinHandle<()>>,
@@ -142,9 +162,9 @@ impl PrimaryLink {
         let output = Output { file: Arc::new(Mutex::new(Some(output.into()))), silence };
         let deadline = opened.checked_add(silence);
         let input = Patient { file: input.into(), patience: Patience::new(silence), deadline };
-        let input = BufReader::with_capacity(128 << 10, input);
+        let input = Some(BufReader::with_capacity(128 << 10, input));
         let ended = Arc::default();
-        PrimaryLink { input, output, ended, heartbeat: None, opened, heartbeats: 0, worked: opened }
+        PrimaryLink { input, ahead: None, output, ended, heartbeat: None, opened, heartbeats: 0, worked: opened }
     }
 
     /// From now on something is said when there is nothing to say. Done by a thread: where one does so already,
@@ -176,14 +196,46 @@ impl PrimaryLink {
 
     /// The next frame; `None` when the primary has ended.
     pub(super) fn receive(&mut self) -> Result<Option<Frame>, WireError> {
-        let patient = self.input.get_mut();
-        patient.patience = Patience::new(patient.patience.silence);
-        read_frame(&mut self.input)
+        match (&mut self.input, &mut self.ahead) {
+            (Some(input), _) => Patient::frame(input),
+            // In a later round of a session in which much came before.
+            (None, Some(ahead)) => match ahead.next()? {
+                None => Ok(None),
+                Some(Incoming::Message(frame)) => Ok(Some(frame)),
+                Some(Incoming::Block(_)) => Err(WireError::BadBlock("content has no place here")),
+            },
+            (None, None) => Err(io::Error::other("the link is gone").into()),
+        }
+    }
+
+    /// What the primary sends next while it changes a root. Once there is more content than fits a block, it is read ahead,
+    /// by a thread as confined as the caller is by now.
+    pub(super) fn receive_ahead(&mut self) -> Result<Option<Incoming>, WireError> {
+        if let Some(ahead) = &mut self.ahead {
+            return ahead.next();
+        }
+        let incoming = self.receive()?.map(Incoming::of).transpose()?;
+        let is_much = matches!(&incoming, Some(Incoming::Block(block)) if block.is_full());
+        let has_cores = || std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= CORES);
+        if is_much
+            && has_cores()
+            && let Some(input) = self.input.take()
+        {
+            // It may be no pipe, or this user's pipes may be large enough already.
+            let _ = fcntl_setpipe_size(&input.get_ref().file, PIPE_BYTES);
+            match Ahead::start(input, Patient::frame) {
+                Ok(ahead) => self.ahead = Some(ahead),
+                Err(input) => self.input = Some(input),
+            }
+        }
+        Ok(incoming)
     }
 
     /// The primary has introduced itself.
     pub(super) fn greeted(&mut self) {
-        self.input.get_mut().deadline = None;
+        if let Some(input) = &mut self.input {
+            input.get_mut().deadline = None;
+        }
     }
 
     /// The primary said something that means something, and it was dealt with.

@@ -10,6 +10,7 @@
 //! | `protect`   | what no primary changes |
 //! | `sandbox`   | confinement to the roots |
 //! | `link`      | frames on standard input and output, heartbeats, the bound on silence |
+//! | `ahead`     | blocks, read and checked while others are written |
 //! | `session`   | which message may come when, and what answers it |
 //! | `refusal`   | how a session ends early |
 //! | `inventory` | what the root holds |
@@ -27,12 +28,15 @@
 //! | `owners`    | which local numbers the primary's owners become |
 //! | `shortfall` | what could not be set |
 //! | `quota`     | how much a root may hold |
+//! | `hooks`     | what this host has run after a commit, and the process that does it |
 //! | `state`     | the record that a fleet leaves in a root |
 
+mod ahead;
 mod changes;
 mod digester;
 mod drift;
 mod expect;
+mod hooks;
 mod inventory;
 mod keep;
 mod link;
@@ -52,6 +56,7 @@ mod signature;
 mod state;
 mod writer;
 
+pub use hooks::{Answers, CommitHook, Due, HOOK_TIMEOUT, HookEnd, HookRunner, MAX_HOOKS, Orders, clipped};
 pub use policy::{Durability, OwnerPolicy, Policy, Quota, Roots, TIMEOUT};
 pub use restore::{RestoreError, Restored, Wanted, restore, restore_to};
 pub use session::{ReceiveError, refuse_to_start, serve};

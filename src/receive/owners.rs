@@ -3,8 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use rustix::process::{getegid, geteuid, getgroups};
+
 use super::policy::OwnerPolicy;
 use crate::model::{AclMap, OwnerFidelity, OwnerMap, OwnerNames, Owners};
+use crate::tree::Rights;
 
 /// What an unprivileged receiver is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,13 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// What this one is.
+    pub(super) fn own() -> Self {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let groups = || getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()).chain([gid]).collect();
+        Process { uid, gid, groups: (!Rights::own().gives_away()).then(groups) }
+    }
+
     fn may_give_to_group(&self, gid: u32) -> bool {
         self.groups.as_ref().is_none_or(|own| own.contains(&gid))
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::hooks::CommitHook;
 use crate::model::Patterns;
 use crate::tree::Retention;
 
@@ -73,6 +74,8 @@ pub struct Policy {
     pub timeout: Duration,
     /// How long what is replaced or deleted is kept. `None`: it is not kept, and an attic that is there is left alone.
     pub attic: Option<Retention>,
+    /// What runs after a commit; [`super::MAX_HOOKS`] at most.
+    pub on_commit: Vec<CommitHook>,
 }
 
 impl Policy {
@@ -91,6 +94,7 @@ impl Policy {
             protect: Patterns::default(),
             timeout: TIMEOUT,
             attic: None,
+            on_commit: Vec::new(),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Protect {
         if self.is_idle() {
             return Ok(None);
         }
-        find_below(root, path, &|path| self.holds(path))
+        find_below(root, path, &mut |path, _| self.holds(path))
     }
 
     /// What would be taken out of its protection, or put where something is protected, if the directory `from`
@@ -70,7 +70,7 @@ impl Protect {
             // What cannot be named there cannot be moved there either.
             RelPath::new(&[to.as_bytes(), rest].concat()).is_ok_and(|path| self.holds(&path))
         };
-        find_below(root, from, &|path| self.holds(path) || there(path))
+        find_below(root, from, &mut |path, _| self.holds(path) || there(path))
     }
 }
 

@@ -7,20 +7,21 @@
 //! a root was made        that root; until then the directory above it
 //! ```
 //!
-//! Each step narrows the one before and none can be undone. Landlock holds for the thread that asks for it and those that
+//! Each step narrows the one before and none can be undone. One that would narrow nothing is left out: each makes every
+//! name that is opened or renamed cost more. Landlock holds for the thread that asks for it and those that
 //! it starts from then on, so each step comes before there is a second one.
 //!
 //! What is left: everything below the root but executing; reading what look-ups of users and groups read. Names can be
 //! walked and attributes looked at everywhere, as Landlock has no say in that. No program can be executed, no TCP port
 //! used, nobody outside be signalled; `no_new_privs` is set. A kernel that knows only a part of it enforces that part.
 //!
-//! What is to be started on behalf of a session, such as a hook, has to be started by a process that is not confined: a
-//! child is confined as its parent is.
+//! What is to be started on behalf of a session, such as a hook, is started by a process that is not confined
+//! ([`super::hooks`]): a child is confined as its parent is.
 //!
 //! RACE: `/etc/passwd` and `/etc/group` are allowed as the files that they were at the start. If one is replaced while a
 //! session runs, names that were not asked for until then are unknown from there on, and their owners go by number.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, RestrictSelf, Ruleset,
@@ -66,6 +67,8 @@ const NAME_SOCKETS: [&str; 4] = ["/run/nscd", "/run/nslcd", "/run/systemd/userdb
 #[derive(Debug, Default)]
 pub(super) struct Sandbox {
     is_on: bool,
+    /// The one root that is left.
+    only: Option<PathBuf>,
     note: Option<String>,
 }
 
@@ -75,18 +78,30 @@ impl Sandbox {
         if !wanted {
             return Sandbox::default();
         }
-        let paths = roots.named.values().chain(&roots.unnamed);
-        let confined = available().and_then(|()| confine(paths.map(|path| path.as_path())));
-        Sandbox { is_on: confined.is_ok(), note: confined.err() }
+        let paths: Vec<&Path> = roots.named.values().chain(&roots.unnamed).map(PathBuf::as_path).collect();
+        let mut sandbox = Sandbox::default();
+        match available() {
+            Ok(()) => sandbox.is_on = sandbox.confine(&paths),
+            Err(why) => sandbox.note = Some(why),
+        }
+        sandbox
     }
 
     /// Confines this thread to the root at `path` alone, or to the directory above it as long as there is no root.
     pub(super) fn narrow(&mut self, path: &Path) {
-        if self.is_on
-            && let Err(why) = confine([path].into_iter())
-        {
-            self.note = Some(why);
+        if self.is_on && self.only.as_deref() != Some(path) {
+            self.confine(&[path]);
         }
+    }
+
+    /// Confines this thread to `roots`; whether that could be done.
+    fn confine(&mut self, roots: &[&Path]) -> bool {
+        let confined = confine(roots);
+        match &confined {
+            Ok(are_there) => self.only = roots.first().filter(|_| *are_there && roots.len() == 1).map(PathBuf::from),
+            Err(why) => self.note = Some(why.clone()),
+        }
+        confined.is_ok()
     }
 
     /// What the operators of the primary should know.
@@ -110,20 +125,24 @@ fn available() -> Result<(), String> {
     }
 }
 
-fn confine<'p>(roots: impl Iterator<Item = &'p Path>) -> Result<(), String> {
-    let restrict = || -> Result<_, RulesetError> {
+/// Confines this thread to `roots`; whether all of them are there, and none stands for the directory above it.
+fn confine(roots: &[&Path]) -> Result<bool, String> {
+    let mut are_there = true;
+    let mut restrict = || -> Result<_, RulesetError> {
         let mut rules = Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))?
             .handle_access(AccessNet::from_all(NEWEST))?
             .scope(Scope::from_all(NEWEST))?
             .create()?;
         for path in roots {
-            rules = allow_root(rules, path)?;
+            let root = Root::open(path);
+            are_there &= root.is_ok();
+            rules = allow_root(rules, path, root)?;
         }
         allow_names(rules)?.restrict_self()
     };
     match restrict() {
-        Ok(status) if status.ruleset != RulesetStatus::NotEnforced => Ok(()),
+        Ok(status) if status.ruleset != RulesetStatus::NotEnforced => Ok(are_there),
         Ok(_) => Err("Landlock is not available here".into()),
         Err(error) => Err(error.to_string()),
     }
@@ -135,8 +154,12 @@ fn in_root() -> BitFlags<AccessFs> {
 }
 
 /// A root that cannot be opened gets no rule: whoever opens it in earnest tells why it cannot be.
-fn allow_root(rules: RulesetCreated, path: &Path) -> Result<RulesetCreated, RulesetError> {
-    let opened = match Root::open(path) {
+fn allow_root(
+    rules: RulesetCreated,
+    path: &Path,
+    root: Result<Root, RootError>,
+) -> Result<RulesetCreated, RulesetError> {
+    let opened = match root {
         Err(RootError::Missing(_)) => Root::open_parent(path),
         opened => opened,
     };

@@ -4,14 +4,17 @@
 //! Hello ─► Welcome ─► [List ─► Inventory ─► (GetDirectories, GetEntries)*] ─► end of input
 //!                 └─► Begin ─► (Changes | block | GetSignatures | EndOfContent)* ─► Finish ─► Committed
 //! ```
+//!
+//! After `Committed` all of it after `Welcome` may come again: a primary that stays keeps its session.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::process::{getegid, geteuid, getgroups};
 use thiserror::Error;
 
+use super::ahead::Incoming;
+use super::hooks::HookRunner;
 use super::inventory::Listed;
 use super::keep::{make_room, make_room_in_quota, open_staging};
 use super::link::{PrimaryLink, standard_streams};
@@ -31,12 +34,15 @@ use crate::model::{
 };
 use crate::tree::{Attic, Rights, Root, RootError, Staging, SystemOwners, read_state};
 use crate::wire::{
-    Begin, BlockReader, Committed, FrameKind, Hello, MAX_RESEND, Refusal, RefusalKind, RootState, ToPrimary,
-    ToReceiver, Welcome, WireError, choose_protocol, decode,
+    Begin, Committed, FrameKind, Hello, MAX_RESEND, Refusal, RefusalKind, RootState, ToPrimary, ToReceiver, Welcome,
+    WireError, choose_protocol, decode,
 };
 
 /// A record is shorter.
 const RECORD_BYTES: usize = 4096;
+
+/// How long, in seconds, what is kept aside lies in one place of the attic.
+const ATTIC_SECONDS: i64 = 300;
 
 /// How often the primary is told how far we are.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -64,16 +70,19 @@ impl From<Refusal> for ReceiveError {
     }
 }
 
-/// Serves one primary on standard input and output. `now` is the time of the session, by which what it
-/// keeps aside can be found.
+/// Tells the time.
+pub type Clock = fn() -> Timestamp;
+
+/// Serves one primary on standard input and output. What is kept aside can be found by the time of `clock`;
+/// `runner` runs its hooks, if the policy has any.
 ///
 /// # Errors
 /// [`ReceiveError`]; the root then holds only whole files, old or new.
-pub fn serve(roots: &Roots, policy: &Policy, now: Timestamp) -> Result<(), ReceiveError> {
+pub fn serve(roots: &Roots, policy: &Policy, runner: Option<HookRunner>, clock: Clock) -> Result<(), ReceiveError> {
     let (input, output) = standard_streams().map_err(ReceiveError::Streams)?;
     // Before anything is read, and before there is a second thread.
     let sandbox = Sandbox::enter(policy.sandbox, roots);
-    serve_on(input, output, roots, policy, sandbox, now)
+    serve_on(input, output, roots, (policy, runner), sandbox, clock)
 }
 
 /// Tells whoever started this receiver why it does not serve.
@@ -89,16 +98,17 @@ fn serve_on(
     input: OwnedFd,
     output: OwnedFd,
     roots: &Roots,
-    policy: &Policy,
+    (policy, runner): (&Policy, Option<HookRunner>),
     sandbox: Sandbox,
-    now: Timestamp,
+    clock: Clock,
 ) -> Result<(), ReceiveError> {
-    let name = session_name(now, std::process::id());
+    let named = clock();
+    let name = session_name(named, std::process::id());
     let mut link = PrimaryLink::open(input, output, policy.timeout);
-    let (owners, process) = (SystemOwners::new(), own_process());
+    let (owners, process) = (SystemOwners::new(), Process::own());
     let ownership = Ownership::of(&policy.owner, &owners, &process).map_err(|why| refuse(RefusalKind::Policy, why));
     let outcome = ownership.and_then(|ownership| {
-        Session { link: &mut link, policy, sandbox, owners, process, ownership, name, now }.run(roots)
+        Session { link: &mut link, policy, runner, sandbox, owners, process, ownership, name, named, clock }.run(roots)
     });
     match outcome {
         Err(End::Refused(refusal)) => {
@@ -119,16 +129,27 @@ struct Found {
     state: Option<RootState>,
 }
 
+/// What a round leaves.
+struct Finished {
+    outcome: Committed,
+    attic: Attic,
+    /// The record that was written.
+    state: Option<RootState>,
+}
+
 struct Session<'a> {
     link: &'a mut PrimaryLink,
     policy: &'a Policy,
+    runner: Option<HookRunner>,
     sandbox: Sandbox,
     owners: SystemOwners,
     process: Process,
     ownership: Ownership,
     /// In the attic.
     name: String,
-    now: Timestamp,
+    /// The time in it.
+    named: Timestamp,
+    clock: Clock,
 }
 
 impl Session<'_> {
@@ -138,15 +159,35 @@ impl Session<'_> {
         };
         self.link.greeted();
         check_names(&hello)?;
-        let found = self.open_root(roots, &hello)?;
+        let mut found = self.open_root(roots, &hello)?;
         // A root that does not exist yet is judged by the directory that it would be made in.
         let place = found.root.clone().or_else(|| Root::open_parent(&found.path).ok());
         let fidelity = self.fidelity(&hello, place.as_ref());
         self.welcome(&hello, &found, place.as_ref(), fidelity)?;
-        match self.compare(&found, &hello, fidelity)? {
-            None => Ok(()),
-            Some(_) if hello.read_only => Err(misplaced("a change in a comparison")),
-            Some(begin) => self.write(&hello, found, fidelity, begin),
+        while let Some(begin) = self.compare(&mut found, &hello, fidelity)? {
+            if hello.read_only {
+                return Err(misplaced("a change in a comparison"));
+            }
+            found = self.write(&hello, found, fidelity, begin)?;
+        }
+        Ok(())
+    }
+
+    /// Looks again whether the root is the one that the primary knows of.
+    fn look_again(&self, found: &Found) -> Result<(), End> {
+        let stale = |why: &str| refuse(RefusalKind::Stale, format!("{}: {why} meanwhile", found.path.display()));
+        let Some(before) = &found.root else { return Ok(()) };
+        let now = Root::open(&found.path).map_err(|_| stale("it went away, or became something else,"))?;
+        let same = now.identity().ok().zip(before.identity().ok()).is_some_and(|(now, before)| now == before);
+        if same { Ok(()) } else { Err(stale("it became another directory or filesystem")) }
+    }
+
+    /// In the attic, what is kept in some minutes lies together: a session may last for weeks.
+    fn rename(&mut self) {
+        let now = (self.clock)();
+        let age = now.secs.saturating_sub(self.named.secs);
+        if !(0..ATTIC_SECONDS).contains(&age) {
+            (self.name, self.named) = (session_name(now, std::process::id()), now);
         }
     }
 
@@ -251,7 +292,7 @@ impl Session<'_> {
     }
 
     /// Answers questions until changes begin, or the primary has seen enough.
-    fn compare(&mut self, found: &Found, hello: &Hello, fidelity: Fidelity) -> Result<Option<Begin>, End> {
+    fn compare(&mut self, found: &mut Found, hello: &Hello, fidelity: Fidelity) -> Result<Option<Begin>, End> {
         let mut listed = None;
         while let Some(message) = self.message()? {
             match (message, &listed) {
@@ -271,6 +312,7 @@ impl Session<'_> {
     }
 
     fn list(&self, found: &Found, hello: &Hello, fidelity: Fidelity) -> Result<Listed, End> {
+        self.look_again(found)?;
         let root = found.root.as_ref();
         let protect = Protect::of(&self.policy.protect, root);
         let listed =
@@ -285,8 +327,10 @@ impl Session<'_> {
         self.ownership.map(names, &self.owners, &self.process)
     }
 
-    fn write(&mut self, hello: &Hello, found: Found, fidelity: Fidelity, begin: Begin) -> Result<(), End> {
-        let Found { path, root, .. } = found;
+    fn write(&mut self, hello: &Hello, found: Found, fidelity: Fidelity, begin: Begin) -> Result<Found, End> {
+        self.look_again(&found)?;
+        self.rename();
+        let Found { path, root, state: told } = found;
         if begin.deletions > 0 && !self.policy.allow_delete {
             let message = "deletions are not allowed here ([receive] allow_delete = false); nothing was changed";
             return Err(refuse(RefusalKind::Policy, message));
@@ -316,6 +360,10 @@ impl Session<'_> {
             // The primary's guard has refused this already, if it is honest.
             let message = format!("{} belongs to fleet {}", path.display(), state.fleet.escape_debug());
             return Err(refuse(RefusalKind::OtherFleet, message));
+        }
+        if hello.fleet.is_some() && recorded != told {
+            let message = format!("{}: another push changed it meanwhile", path.display());
+            return Err(refuse(RefusalKind::Stale, message));
         }
         let mut given_up = make_room(&staging, &root, &begin, &path)?;
         let mut account = match self.account(&begin, &path, Some(&root), Some(&root)) {
@@ -351,16 +399,21 @@ impl Session<'_> {
         writer.state_before_moves = unknown_position(claim.as_ref().or(recorded.as_ref()));
         writer.foreign = self.ownership.foreign(&begin.names, &self.owners, &self.process);
         let signatures = Signatures::new(&root, writer.protect.clone(), &self.link.output);
-        let finish = self.take_changes(&mut writer, signatures).map_err(|end| end.on(&path))?;
         let keep_state = hello.fleet.is_some() || bytes.is_some();
-        let (outcome, attic) = self.finish(writer, hello, finish, keep_state).map_err(|end| end.on(&path))?;
-        self.link.send(&ToPrimary::Committed(outcome))?;
+        writer.expect_hooks(keep_state).map_err(|error| write_refusal(&path, &error))?;
+        let finish = self.take_changes(&mut writer, signatures).map_err(|end| {
+            writer.release_hooks();
+            end.on(&path)
+        })?;
+        let finished = self.finish(writer, hello, finish, keep_state).map_err(|end| end.on(&path))?;
+        self.link.send(&ToPrimary::Committed(finished.outcome))?;
         if let Some(retention) = self.policy.attic
-            && let Err(error) = attic.settle(self.now, retention)
+            && let Err(error) = finished.attic.settle((self.clock)(), retention)
         {
             tracing::warn!("{}: the attic cannot be seen to: {error}", path.display());
         }
-        Ok(())
+        let state = finished.state.or(claim).or(recorded);
+        Ok(Found { path, root: Some(root), state })
     }
 
     /// What this host's quota leaves for what `begin` announces; `None` without a quota.
@@ -384,41 +437,40 @@ impl Session<'_> {
         let mut told = Instant::now();
         self.link.worked();
         loop {
-            let frame = self.link.receive().map_err(End::Wire)?.ok_or(End::Interrupted)?;
-            if frame.kind != FrameKind::Message {
-                writer.block(BlockReader::open(frame).map_err(End::Wire)?)?;
-                if told.elapsed() >= PROGRESS {
-                    told = Instant::now();
-                    let progress = ToPrimary::Progress { files: writer.files_done, bytes: writer.bytes_done };
-                    self.link.send(&progress).map_err(End::Wire)?;
-                }
-                self.link.worked();
-                continue;
-            }
-            match decode(&frame.body).map_err(End::Wire)? {
-                ToReceiver::Heartbeat => {
-                    self.link.lives(true).map_err(End::Wire)?;
-                    continue;
-                }
-                ToReceiver::GetSignatures { requests } => {
-                    for request in requests {
-                        signatures.ask(request).map_err(WriteError::Failed)?;
+            match self.link.receive_ahead().map_err(End::Wire)?.ok_or(End::Interrupted)? {
+                Incoming::Block(block) => {
+                    writer.block(block)?;
+                    if told.elapsed() >= PROGRESS {
+                        told = Instant::now();
+                        let progress = ToPrimary::Progress { files: writer.files_done, bytes: writer.bytes_done };
+                        self.link.send(&progress).map_err(End::Wire)?;
                     }
                 }
-                _ if writer.is_inside_file() => return Err(misplaced("a message inside a file").into()),
-                ToReceiver::Changes(changes) => {
-                    for change in changes {
-                        writer.change(change)?;
+                Incoming::Message(frame) => match decode(&frame.body).map_err(End::Wire)? {
+                    ToReceiver::Heartbeat => {
+                        self.link.lives(true).map_err(End::Wire)?;
+                        continue;
                     }
-                }
-                ToReceiver::EndOfContent => {
-                    self.send_resend(&writer.end_of_content()?).map_err(End::Wire)?;
-                }
-                ToReceiver::Finish { position, record } => {
-                    writer.commit_batch()?;
-                    return Ok((position, record));
-                }
-                _ => return Err(misplaced("a question in the middle of changes").into()),
+                    ToReceiver::GetSignatures { requests } => {
+                        for request in requests {
+                            signatures.ask(request).map_err(WriteError::Failed)?;
+                        }
+                    }
+                    _ if writer.is_inside_file() => return Err(misplaced("a message inside a file").into()),
+                    ToReceiver::Changes(changes) => {
+                        for change in changes {
+                            writer.change(change)?;
+                        }
+                    }
+                    ToReceiver::EndOfContent => {
+                        self.send_resend(&writer.end_of_content()?).map_err(End::Wire)?;
+                    }
+                    ToReceiver::Finish { position, record } => {
+                        writer.commit_batch()?;
+                        return Ok((position, record));
+                    }
+                    _ => return Err(misplaced("a question in the middle of changes").into()),
+                },
             }
             self.link.worked();
         }
@@ -442,7 +494,8 @@ impl Session<'_> {
         hello: &Hello,
         (position, wanted): (Position, bool),
         keep_state: bool,
-    ) -> Result<(Committed, Attic), WriteEnd> {
+    ) -> Result<Finished, WriteEnd> {
+        let mut written = None;
         writer.applier.restore_loosened();
         // Before the record, which says that everything is done.
         if keep_state {
@@ -454,6 +507,7 @@ impl Session<'_> {
             let held = if writer.has_problems() { Position::default() } else { position };
             let state = record(hello, fleet, held);
             writer.staging.write_state(&state::encode(&state)).map_err(WriteError::Failed)?;
+            written = Some(state);
         }
         writer.staging.finish(keep_state).map_err(WriteError::Failed)?;
         if !keep_state {
@@ -462,7 +516,10 @@ impl Session<'_> {
             writer.make_durable()?;
         }
         self.note_shortfalls(&mut writer);
-        Ok((Committed { position, ..writer.outcome }, writer.attic))
+        writer.outcome.position = position;
+        // Still under the lock, so that hooks of two pushes do not run side by side.
+        writer.outcome.hooks = writer.run_hooks(self.runner.as_mut(), &hello.root, &self.link.output);
+        Ok(Finished { outcome: writer.outcome, attic: writer.attic, state: written })
     }
 
     /// What the operators of the primary should know of this push.
@@ -478,13 +535,6 @@ impl Session<'_> {
         };
         writer.outcome.notes.extend(writer.short.told(&teller));
     }
-}
-
-/// Who this process is.
-fn own_process() -> Process {
-    let (uid, gid) = (geteuid(), getegid().as_raw());
-    let groups = || getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw()).chain([gid]).collect();
-    Process { uid: uid.as_raw(), gid, groups: (!Rights::own().gives_away()).then(groups) }
 }
 
 fn record(hello: &Hello, fleet: &str, position: Position) -> RootState {

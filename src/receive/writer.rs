@@ -6,9 +6,11 @@
 
 use std::io::{self, Write};
 
+use super::ahead::Block;
 use super::digester::Digester;
 use super::drift::Drift;
 use super::expect::{Expectations, Was};
+use super::hooks::Changed;
 use super::owners::Foreign;
 use super::policy::{Durability, Policy};
 use super::protect::{Protect, Spared};
@@ -18,12 +20,12 @@ use super::remember::{Again, Failed, Replaceable};
 use super::reuse::Reused;
 use super::shortfall::Shortfalls;
 use crate::delta::Op;
-use crate::model::{Digest, Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
+use crate::model::{Fidelity, Kind, Meta, OwnerMap, Problem, ProblemKind, RelPath};
 use crate::tree::{
-    Applier, Attic, Going, KeptSize, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, Staging, Usage,
-    problem_kind,
+    Applier, Attic, Going, KeptSize, LocalAttributes, LocalMeta, Over, Placed, Root, Shortfall, Staged, StagedKind,
+    Staging, Usage, problem_kind,
 };
-use crate::wire::{BlockReader, Committed, MAX_PROBLEMS, Record, RootState};
+use crate::wire::{Committed, MAX_PROBLEMS, Record, RootState};
 
 /// Bytes staged before they are committed. What is replaced is freed only then, so this is also
 /// how much more room than the final state needs is taken.
@@ -82,6 +84,8 @@ pub(super) struct Writer<'a> {
     pub(super) foreign: Foreign,
     /// What could not be set.
     pub(super) short: Shortfalls,
+    /// What hooks are for.
+    pub(super) changed: Changed<'a>,
     /// What may be made.
     pub(super) account: Option<Account>,
     waiting: Vec<(Staged, RelPath)>,
@@ -134,6 +138,7 @@ impl<'a> Writer<'a> {
             spared: Spared::default(),
             foreign: Foreign::default(),
             short: Shortfalls::default(),
+            changed: Changed::of(&policy.on_commit),
             account: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -209,12 +214,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Takes one block.
-    pub(super) fn block(&mut self, mut block: BlockReader) -> Result<(), WriteError> {
+    pub(super) fn block(&mut self, mut block: Block) -> Result<(), WriteError> {
         self.moves_over = true;
-        while let Some((record, content)) =
+        while let Some((record, content, is_intact)) =
             block.next_record().map_err(|_| WriteError::Protocol("a content block that cannot be read"))?
         {
-            self.record(record, content)?;
+            self.record(record, content, is_intact)?;
         }
         Ok(())
     }
@@ -243,13 +248,15 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn record(&mut self, record: Record, content: &[u8]) -> Result<(), WriteError> {
+    fn record(&mut self, record: Record, content: &[u8], is_intact: bool) -> Result<(), WriteError> {
         match record {
-            Record::File { path, meta, digest, .. } if self.open.is_none() && !path.is_root() => {
+            Record::File { path, meta, .. } if self.open.is_none() && !path.is_root() => {
                 if self.spares(&path) {
                     Ok(())
+                } else if is_intact {
+                    self.small(path, &meta, content)
                 } else {
-                    self.small(path, &meta, digest, content)
+                    self.send_again(path)
                 }
             }
             Record::Begin { path, meta, size_bytes, basis } if self.open.is_none() && !path.is_root() => {
@@ -266,10 +273,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn small(&mut self, path: RelPath, meta: &Meta, digest: Digest, content: &[u8]) -> Result<(), WriteError> {
-        if Digest::of(content) != digest {
-            return self.send_again(path);
-        }
+    fn small(&mut self, path: RelPath, meta: &Meta, content: &[u8]) -> Result<(), WriteError> {
         self.charge_entry(&path, content.len() as u64, meta)?;
         let local = self.local(&Kind::file(content.len() as u64), meta);
         let staged = self.staging.create_file(local.mode).and_then(|mut staged| {
@@ -308,13 +312,18 @@ impl<'a> Writer<'a> {
             self.failed.insert(&path)?;
             return Ok(false);
         }
+        if self.replaceable.get(&path).is_some() {
+            self.note_all_below(&path, None);
+        }
         // What is kept takes the room that it took before.
         let is_freed = self.account.is_some() && !self.attic.keeps_expected();
         let going = is_freed.then(|| Going::at(self.applier.parents(), &path)).flatten();
         let expected = |found| self.expectations.holds(was, found);
         let over = Over { expected: &expected, directory: self.replaceable.get(&path) };
+        let is_directory = staged.kind() == StagedKind::Directory;
         match self.applier.place(staged, &path, over, &mut self.attic) {
             Ok(placed) => {
+                self.note_changed(&path, is_directory);
                 if let (Some(account), Some(going)) = (&mut self.account, going) {
                     account.credit(going.freed());
                 }

@@ -122,6 +122,14 @@ fn is_synced(name: &[u8]) -> bool {
     AttributeClass::of(name).is_some()
 }
 
+/// The attributes of a directory itself.
+///
+/// # Errors
+/// The operating system's.
+pub fn own_attributes(dir: &Dir) -> io::Result<Found> {
+    read(Hold::Open(dir.as_fd()))
+}
+
 /// The attributes of what is held.
 ///
 /// # Errors

@@ -393,17 +393,30 @@ impl Dir {
         visit: &mut dyn FnMut(&CStr) -> io::Result<()>,
     ) -> io::Result<()> {
         fs::seek(&self.fd, fs::SeekFrom::Start(0))?;
+        while self.next_names(buffer, visit)? {}
+        Ok(())
+    }
+
+    /// As [`Dir::each_name`], one buffer full of them from where this handle is; whether there may be more.
+    pub(super) fn next_names(
+        &self,
+        buffer: &mut [MaybeUninit<u8>],
+        visit: &mut dyn FnMut(&CStr) -> io::Result<()>,
+    ) -> io::Result<bool> {
         let mut entries = RawDir::new(&self.fd, buffer);
-        while let Some(entry) = entries.next() {
-            let entry = match entry {
-                Err(Errno::INTR) => continue,
-                entry => entry?,
+        loop {
+            let entry = match entries.next() {
+                None => return Ok(false),
+                Some(Err(Errno::INTR)) => continue,
+                Some(entry) => entry?,
             };
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
                 visit(entry.file_name())?;
             }
+            if entries.is_buffer_empty() {
+                return Ok(true);
+            }
         }
-        Ok(())
     }
 }
 

@@ -7,8 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::beneath::Stat;
-use crate::model::{Digest, Kind, Meta, Node, RelPath};
+use crate::model::{Digest, Inode, Kind, Meta, Node, RelPath};
 
 /// A file as its first name was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +46,8 @@ impl Links<'_> {
     /// Makes `node`, found at `path`, a link if that is not the first name of its file, with the state of that
     /// name. A directory that is listed again has the states that it has now; of those, a digest is known only
     /// if size and time are what they were.
-    pub(super) fn complete(&self, stat: &Stat, path: &RelPath, node: &mut Node) {
-        let key = (stat.dev, stat.ino);
+    pub(super) fn complete(&self, inode: &Inode, path: &RelPath, node: &mut Node) {
+        let key = (inode.dev, inode.ino);
         let (table, is_again) = match self {
             Links::Grow(table) => (&**table, false),
             Links::Fixed(table) => (*table, true),
@@ -68,10 +67,10 @@ impl Links<'_> {
     }
 
     /// Takes note of the first name of a file, whose node is complete.
-    pub(super) fn note(&mut self, stat: &Stat, path: RelPath, node: &Node) {
+    pub(super) fn note(&mut self, inode: &Inode, path: RelPath, node: &Node) {
         let Links::Grow(table) = self else { return };
         if let (Entry::Vacant(place), Kind::File { size_bytes, digest, .. }) =
-            (table.0.entry((stat.dev, stat.ino)), &node.kind)
+            (table.0.entry((inode.dev, inode.ino)), &node.kind)
         {
             let (size_bytes, digest) = (*size_bytes, digest.clone());
             place.insert(Linked { first: path, size_bytes, meta: node.meta.clone(), digest });

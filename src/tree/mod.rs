@@ -10,6 +10,11 @@
 //! | `below`    | what lies below a directory |
 //! | `open`     | how the path that an operator named becomes a [`Root`] |
 //! | `scan`     | listings of a root in path order |
+//! | `ahead`    | what such a walk comes to next, looked at ahead by a second thread |
+//! | `shown`    | what a directory shows, not judged |
+//! | `lister`   | the listing that becomes of it |
+//! | `glance`   | looks at single paths |
+//! | `watch`    | file events |
 //! | `links`    | files with several names, as a scan meets them |
 //! | `selection` | what of a source is synced, `.rfleetignore` |
 //! | `way`      | what a scan leaves out by it on its way |
@@ -49,15 +54,18 @@
 //! the same filesystem below the root; changing its attributes changes that file. Linux has had
 //! the protection since 3.6 and systemd turns it on.
 
+mod ahead;
 mod apply;
 mod attic;
 mod attributes;
 mod below;
 mod beneath;
 mod dispose;
+mod glance;
 mod home;
 mod kept;
 mod links;
+mod lister;
 mod meta;
 mod open;
 mod owners;
@@ -68,21 +76,26 @@ mod retire;
 mod rights;
 mod scan;
 mod selection;
+mod shown;
 mod stage;
 mod times;
 mod usage;
+mod watch;
 mod way;
 
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
 mod race_tests;
+#[cfg(test)]
+mod scan_tests;
 
 pub use apply::{Applier, MetaSet, problem_kind};
 pub use attic::{Attic, KeptSize, Why};
-pub use attributes::{Found, LocalAttributes, Reader as AttributesReader, attributes_of};
+pub use attributes::{Found, LocalAttributes, Reader as AttributesReader, attributes_of, own_attributes};
 pub use below::find_below;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
+pub use glance::{Glimpse, glance};
 pub use home::{read_dated_state, read_state};
 pub use kept::{KeptSession, KeptSessions};
 pub use links::LinkTable;
@@ -94,7 +107,8 @@ pub use read::{ContentReader, ReadError, Whole, open_basis};
 pub use restore::{RestoreShort, copy_kept_to, directory_looks};
 pub use retire::{Retention, attic_can_give_up};
 pub use rights::Rights;
-pub use scan::{Filter, ScanOptions, ScanReport, SeenDirectory, list_dir, look_again, scan, survey};
+pub use scan::{Below, Filter, ScanOptions, ScanReport, SeenDirectory, Unwatched, list_dir, look_again, scan, survey};
 pub use selection::{IGNORE_FILE, LeftOut, Scope, Selection};
 pub use stage::{StageError, Staged, StagedFile, StagedKind, Staging};
 pub use usage::{Going, Usage, usage};
+pub use watch::{Happening, Noticed, WatchError, Watcher, network_filesystem, watch_limit};

@@ -165,8 +165,11 @@ impl Attic {
         let mut sizes = Sizes::load(&attic);
         let mut changed = false;
         for (directory, size) in self.sizes() {
-            let size = size.map_or_else(|| measure(&attic, directory.as_bytes()), Ok)?;
-            sizes.by_directory.insert(directory, size);
+            match size {
+                // A session of several rounds adds to what it kept before.
+                Some(size) => sizes.by_directory.entry(directory).or_default().add(size),
+                None => drop(sizes.by_directory.insert(directory.clone(), measure(&attic, directory.as_bytes())?)),
+            }
             changed = true;
         }
         let apart = i64::try_from(retention.age.as_secs() / 24).unwrap_or(i64::MAX).min(LOOK_SECONDS);

@@ -1,47 +1,24 @@
 //! Listings of a root in path order: one directory at a time, depth first.
 //!
-//! Memory is bounded by the directories on the way down, not by the tree. Costs one `getdents` a
-//! buffer, one `fstatat` an entry and two opens' worth of calls a directory; the kind that
-//! `getdents` hints at is not used for anything.
-//!
-//! **Hard links.** The *first* name of a file is the first in listing order: directories in path
-//! order, names within each. A walk that hands out each directory before those below it cannot
-//! know names further down, and listing order is as much a property of the tree as path order
-//! is, so two hosts with equal trees find equal links.
+//! Memory is bounded by the directories on the way down and by what is looked at ahead, not by the tree.
 
-use std::collections::HashMap;
-use std::ffi::CStr;
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::thread;
 
-use rustix::fs::{AtFlags, FileType, major, minor, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::attributes::{self, Found, attributes_of};
-use super::beneath::{Dir, Root, Stat};
+use super::ahead::Ahead;
+use super::beneath::{Dir, Root};
 use super::links::{LinkTable, Links};
-use super::meta::Hold;
-use super::read::{ContentReader, ReadError};
+use super::lister::Lister;
+use super::read::ContentReader;
 use super::selection::{LeftOut, Selection};
-use super::way::{Way, reserved_problem};
-use crate::model::{
-    Digest, DirListing, Kind, Meta, Name, Node, OwnerNames, Owners, PathError, Problem, ProblemKind, RESERVED_NAME,
-    RelPath, Seen, SpecialKind, check_name,
-};
+use super::shown::Shown;
+use super::watch::{WatchError, Watcher};
+use crate::model::{Digest, DirListing, Meta, Name, Node, OwnerNames, Owners, Problem, ProblemKind, RelPath, Seen};
 
-/// Entries of a thousand-file directory fit; larger gains nothing measurable.
-const LIST_BUFFER_BYTES: usize = 64 * 1024;
-
-/// Content is read in pieces of this size where digests are asked for.
-const READ_BUFFER_BYTES: usize = 256 * 1024;
-
-/// Directories held open on the way down. Deeper ones are opened again from the root, so that a
-/// deep tree cannot exhaust the process's descriptors (1,024 by default).
-const MAX_HELD_DIRS: usize = 64;
-
-/// Tries to get one answer about an entry, or about a file's content, that keeps changing.
-const TRIES: usize = 3;
+/// Directories that a walk lists before it has a second thread look ahead: starting one takes as long as a few of them.
+const ALONE: u64 = 32;
 
 /// Says what a scan leaves out.
 pub trait Filter: Sync {
@@ -62,6 +39,41 @@ pub struct ScanOptions<'a> {
     pub checksum: bool,
     /// Told the number of entries so far, once for each directory.
     pub on_progress: Option<&'a dyn Fn(u64)>,
+    /// Watches each directory before it is listed.
+    pub watcher: Option<&'a Watcher>,
+    /// Only this directory, with all below it.
+    pub below: Option<Below<'a>>,
+}
+
+/// A part of a tree, of which an earlier scan has seen the rest.
+#[derive(Clone, Copy)]
+pub struct Below<'a> {
+    /// The directory.
+    pub path: &'a RelPath,
+    /// What that scan left out.
+    pub left: &'a LeftOut,
+}
+
+/// Directories that could not be watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unwatched {
+    /// Their number.
+    pub directories: u64,
+    /// Of the first that was not for the limit, why.
+    pub error: Option<String>,
+}
+
+impl Unwatched {
+    fn note(&mut self, added: Result<(), WatchError>, path: &RelPath) {
+        match added {
+            Ok(()) => return,
+            Err(WatchError::Limit) => {}
+            Err(WatchError::Failed(error)) => {
+                self.error.get_or_insert_with(|| format!("{path}: {error}"));
+            }
+        }
+        self.directories += 1;
+    }
 }
 
 /// What a scan found beside the listings.
@@ -79,6 +91,8 @@ pub struct ScanReport {
     pub problems: Vec<Problem>,
     /// What the selection left out.
     pub left: LeftOut,
+    /// Directories that changes are not noticed in.
+    pub unwatched: Unwatched,
     /// Entries listed, the root itself not counted.
     pub entries: u64,
     /// Directories listed, the root counted.
@@ -97,10 +111,10 @@ pub fn scan(
     owners: &dyn Owners,
     visit: &mut dyn FnMut(DirListing) -> io::Result<()>,
 ) -> io::Result<ScanReport> {
-    let list = |lister: &mut Lister<'_>, dir: &Dir, path, links: &mut LinkTable| {
-        lister.list(dir, path, &mut Links::Grow(links))
+    let list = |lister: &mut Lister<'_>, shown: &mut Shown, path, links: &mut LinkTable| {
+        lister.list(shown, path, &mut Links::Grow(links))
     };
-    walk(root, options, owners, list, visit)
+    walk(root, options, owners, ALONE, list, visit)
 }
 
 /// One directory with what an index keeps of its entries.
@@ -128,8 +142,8 @@ pub fn survey(
     owners: &dyn Owners,
     visit: &mut dyn FnMut(SeenDirectory) -> io::Result<()>,
 ) -> io::Result<ScanReport> {
-    let list = |lister: &mut Lister<'_>, dir: &Dir, path, _: &mut LinkTable| lister.survey(dir, path);
-    walk(root, options, owners, list, visit)
+    let list = |lister: &mut Lister<'_>, shown: &mut Shown, path, _: &mut LinkTable| lister.survey(shown, path);
+    walk(root, options, owners, ALONE, list, visit)
 }
 
 /// The digest of the file `name` in `dir` as it is now, if it is of the size and time that `seen` has.
@@ -140,16 +154,12 @@ pub fn look_again(dir: &Dir, seen: &Seen, buffer: &mut [u8]) -> Option<Digest> {
 }
 
 /// A directory that was listed, in one form or another.
-trait Listed {
-    fn path(&self) -> &RelPath;
+pub(super) trait Listed {
     fn meta(&self) -> &Meta;
     fn nodes(&self) -> impl ExactSizeIterator<Item = &Node>;
 }
 
 impl Listed for DirListing {
-    fn path(&self) -> &RelPath {
-        &self.path
-    }
     fn meta(&self) -> &Meta {
         &self.meta
     }
@@ -159,9 +169,6 @@ impl Listed for DirListing {
 }
 
 impl Listed for SeenDirectory {
-    fn path(&self) -> &RelPath {
-        &self.path
-    }
     fn meta(&self) -> &Meta {
         &self.itself.node.meta
     }
@@ -170,56 +177,84 @@ impl Listed for SeenDirectory {
     }
 }
 
-fn walk<T: Listed>(
+/// `alone`: how many directories are listed before there is a second thread.
+pub(super) fn walk<T: Listed>(
     root: &Root,
     options: &ScanOptions<'_>,
     owners: &dyn Owners,
-    mut list: impl FnMut(&mut Lister<'_>, &Dir, RelPath, &mut LinkTable) -> io::Result<T>,
+    alone: u64,
+    mut list: impl FnMut(&mut Lister<'_>, &mut Shown, RelPath, &mut LinkTable) -> io::Result<T>,
     visit: &mut dyn FnMut(T) -> io::Result<()>,
 ) -> io::Result<ScanReport> {
     let mut report = ScanReport::default();
     let mut lister = Lister::new(*options);
-    let mut stack: Vec<Level> = Vec::new();
-    let top = RelPath::root();
-    let dir = root.dir(&top)?;
-    let listing = list(&mut lister, &dir, top, &mut report.links)?;
-    stack.push(take_in(listing, dir, options, owners, &mut report, visit)?);
-    while let Some(level) = stack.last_mut() {
-        let Some(name) = level.ahead.next() else {
-            stack.pop();
-            continue;
-        };
-        // INVARIANT: the names of `ahead` were joined once already, when their node was listed.
-        let Ok(path) = level.path.join(&name) else { continue };
-        let opened = match &level.dir {
-            Some(parent) => parent.open_dir(&name),
-            None => root.dir(&path),
-        };
-        let listed = opened.and_then(|dir| {
-            let listing = list(&mut lister, &dir, path.clone(), &mut report.links)?;
-            Ok((dir, listing))
-        });
-        match listed {
-            Ok((dir, listing)) => {
-                let held = stack.len() < MAX_HELD_DIRS;
-                let mut below = take_in(listing, dir, options, owners, &mut report, visit)?;
-                if !held {
-                    below.dir = None;
-                }
-                stack.push(below);
-            }
-            Err(error) => report.unreadable.push(unreadable(path, &error)),
-        }
-        report.unreadable.append(&mut lister.unreadable);
-        report.problems.append(&mut lister.problems);
+    let with_rules = options.selection.is_some();
+    let ahead = Ahead::new(root, with_rules);
+    let top = options.below.map_or_else(RelPath::root, |below| below.path.clone());
+    if let Some(below) = options.below {
+        lister.way.begin_below(&below);
     }
-    report.unreadable.append(&mut lister.unreadable);
-    report.problems.append(&mut lister.problems);
+    // Each directory has to be watched before it is looked at: then nothing is looked at ahead.
+    let alone = if options.watcher.is_some() { u64::MAX } else { alone };
+    thread::scope(|scope| {
+        let mut second = None;
+        let mut next = Some((top.clone(), ahead.top(&top)));
+        while let Some((path, shown)) = next {
+            let listed = shown.and_then(|mut shown| {
+                if let Some(watcher) = options.watcher {
+                    report.unwatched.note(watcher.add(&shown.dir, &path), &path);
+                    shown = Shown::of(shown.dir, with_rules)?;
+                }
+                let listing = list(&mut lister, &mut shown, path.clone(), &mut report.links)?;
+                Ok((listing, shown.dir))
+            });
+            match listed {
+                Ok((listing, dir)) => {
+                    let below = take_in(&listing, options, owners, &mut report);
+                    visit(listing)?;
+                    ahead.enter(path, dir, below);
+                }
+                Err(error) if path == top => return Err(error),
+                Err(error) => report.unreadable.push(unreadable(path, &error)),
+            }
+            report.unreadable.append(&mut lister.unreadable);
+            report.problems.append(&mut lister.problems);
+            if report.directories >= alone && second.is_none() {
+                second = Some(ahead.start(scope));
+            }
+            next = ahead.next(&mut lister.list_buffer);
+        }
+        Ok(())
+    })?;
     report.left = lister.way.left;
     if let Some(selection) = options.selection {
         report.left.unmounted = selection.mounts.difference(&report.left.mounts).cloned().collect();
     }
     Ok(report)
+}
+
+/// Accounts for a listing: the directories in it, sorted.
+fn take_in<T: Listed>(
+    listing: &T,
+    options: &ScanOptions<'_>,
+    owners: &dyn Owners,
+    report: &mut ScanReport,
+) -> Vec<Name> {
+    report.names.note(listing.meta(), owners);
+    let mut last = (listing.meta().uid, listing.meta().gid);
+    for node in listing.nodes() {
+        // Neighbours mostly have one owner: this spares two look-ups for each.
+        if last != (node.meta.uid, node.meta.gid) || !node.meta.attributes.is_empty() {
+            last = (node.meta.uid, node.meta.gid);
+            report.names.note(&node.meta, owners);
+        }
+    }
+    report.directories += 1;
+    report.entries += listing.nodes().len() as u64;
+    if let Some(progress) = options.on_progress {
+        progress(report.entries);
+    }
+    listing.nodes().filter(|node| node.kind.is_directory()).map(|node| node.name.clone()).collect()
 }
 
 /// Lists the one directory `path` again, with the links that a scan of the same tree found, as
@@ -238,49 +273,11 @@ pub fn list_dir(
     links: &LinkTable,
     unreadable: &mut Vec<Problem>,
 ) -> io::Result<DirListing> {
-    let dir = root.dir(path)?;
+    let mut shown = Shown::of(root.dir(path)?, options.selection.is_some())?;
     let mut lister = Lister::new(*options);
-    let listing = lister.list(&dir, path.clone(), &mut Links::Fixed(links))?;
+    let listing = lister.list(&mut shown, path.clone(), &mut Links::Fixed(links))?;
     unreadable.append(&mut lister.unreadable);
     Ok(listing)
-}
-
-/// A directory on the way down.
-struct Level {
-    path: RelPath,
-    /// `None` below [`MAX_HELD_DIRS`].
-    dir: Option<Dir>,
-    ahead: std::vec::IntoIter<Name>,
-}
-
-/// Accounts for a listing, hands it out and keeps what the walk needs of it.
-fn take_in<T: Listed>(
-    listing: T,
-    dir: Dir,
-    options: &ScanOptions<'_>,
-    owners: &dyn Owners,
-    report: &mut ScanReport,
-    visit: &mut dyn FnMut(T) -> io::Result<()>,
-) -> io::Result<Level> {
-    report.names.note(listing.meta(), owners);
-    let mut last = (listing.meta().uid, listing.meta().gid);
-    for node in listing.nodes() {
-        // Neighbours mostly have one owner: this spares two look-ups for each.
-        if last != (node.meta.uid, node.meta.gid) || !node.meta.attributes.is_empty() {
-            last = (node.meta.uid, node.meta.gid);
-            report.names.note(&node.meta, owners);
-        }
-    }
-    report.directories += 1;
-    report.entries += listing.nodes().len() as u64;
-    if let Some(progress) = options.on_progress {
-        progress(report.entries);
-    }
-    let below = listing.nodes().filter(|node| node.kind.is_directory()).map(|node| node.name.clone());
-    let ahead = below.collect::<Vec<_>>().into_iter();
-    let path = listing.path().clone();
-    visit(listing)?;
-    Ok(Level { path, dir: Some(dir), ahead })
 }
 
 fn unreadable(path: RelPath, error: &io::Error) -> Problem {
@@ -290,212 +287,6 @@ fn unreadable(path: RelPath, error: &io::Error) -> Problem {
         _ => ProblemKind::Unreadable,
     };
     Problem::new(path, kind, error.to_string())
-}
-
-/// Lists directories; its buffers are used again for each.
-struct Lister<'a> {
-    options: ScanOptions<'a>,
-    way: Way,
-    list_buffer: Vec<MaybeUninit<u8>>,
-    read_buffer: Vec<u8>,
-    unreadable: Vec<Problem>,
-    problems: Vec<Problem>,
-}
-
-impl<'a> Lister<'a> {
-    fn new(options: ScanOptions<'a>) -> Self {
-        Lister {
-            options,
-            way: Way::default(),
-            list_buffer: vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES],
-            read_buffer: if options.checksum { vec![0; READ_BUFFER_BYTES] } else { Vec::new() },
-            unreadable: Vec::new(),
-            problems: Vec::new(),
-        }
-    }
-
-    fn list(&mut self, dir: &Dir, path: RelPath, links: &mut Links<'_>) -> io::Result<DirListing> {
-        let stat = dir.stat_self()?;
-        let mut meta = stat.meta();
-        self.way.enter(dir, &path, &stat, &self.options, &mut self.problems)?;
-        self.read_own_attributes(dir, &path, &mut meta);
-        let mut nodes: Vec<Node> = Vec::new();
-        // Few files have several names: their numbers are kept apart, so that nodes stay small to sort.
-        let mut linked: HashMap<Name, Stat> = HashMap::new();
-        let mut buffer = std::mem::take(&mut self.list_buffer);
-        let listed = dir.each_name(&mut buffer, &mut |name| {
-            if let Some((mut node, stat)) = self.look(dir, &path, name) {
-                if self.options.attributes {
-                    let found = attributes_of(dir, &node.name);
-                    self.take_attributes(found, path.join(&node.name), &mut node.meta);
-                }
-                if stat.nlink > 1 && stat.is_file() {
-                    linked.insert(node.name.clone(), stat);
-                }
-                nodes.push(node);
-            }
-            Ok(())
-        });
-        self.list_buffer = buffer;
-        listed?;
-        nodes.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        // A name can come twice when its directory changes while it is listed.
-        nodes.dedup_by(|a, b| a.name == b.name);
-        if self.options.checksum || !linked.is_empty() {
-            for node in &mut nodes {
-                let stat = linked.get(&node.name);
-                self.complete(dir, &path, node, stat, links);
-            }
-        }
-        Ok(DirListing { path, meta, nodes })
-    }
-
-    fn survey(&mut self, dir: &Dir, path: RelPath) -> io::Result<SeenDirectory> {
-        let stat = dir.stat_self()?;
-        let mut itself = Node { name: Name::default(), kind: Kind::Directory, meta: stat.meta() };
-        let rules = self.way.enter(dir, &path, &stat, &self.options, &mut self.problems)?;
-        if path.is_root() {
-            self.read_own_attributes(dir, &path, &mut itself.meta);
-        }
-        let mut entries: Vec<Seen> = Vec::new();
-        let mut buffer = std::mem::take(&mut self.list_buffer);
-        let listed = dir.each_name(&mut buffer, &mut |name| {
-            if let Some((node, stat)) = self.look(dir, &path, name) {
-                entries.push(Seen { node, inode: stat.inode() });
-            }
-            Ok(())
-        });
-        self.list_buffer = buffer;
-        listed?;
-        entries.sort_unstable_by(|a, b| a.node.name.cmp(&b.node.name));
-        // As in `list`.
-        entries.dedup_by(|a, b| a.node.name == b.node.name);
-        let large = std::mem::take(&mut self.way.large);
-        Ok(SeenDirectory { path, itself: Seen { node: itself, inode: stat.inode() }, entries, rules, large })
-    }
-
-    /// The entry `name`, unless it is left out.
-    fn look(&mut self, dir: &Dir, parent: &RelPath, name: &CStr) -> Option<(Node, Stat)> {
-        let bytes = name.to_bytes();
-        if bytes == RESERVED_NAME {
-            self.problems.extend(reserved_problem(dir, parent));
-            return None;
-        }
-        let (stat, kind) = match stat_and_kind(dir, name) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => return None,
-            Err(errno) => {
-                if let Ok(path) = parent.join(bytes) {
-                    let detail = io::Error::from(errno).to_string();
-                    self.unreadable.push(Problem::new(path, ProblemKind::Unreadable, detail));
-                }
-                return None;
-            }
-        };
-        if let Err(error) = joins(parent, bytes) {
-            let detail = format!("holds an entry whose name cannot be sent: {error}");
-            self.problems.push(Problem::new(parent.clone(), ProblemKind::Unsupported, detail));
-            return None;
-        }
-        if self.way.leaves_out(dir, parent, bytes, &stat, &self.options) {
-            return None;
-        }
-        Some((Node { name: bytes.into(), kind, meta: stat.meta() }, stat))
-    }
-
-    fn take_attributes(&mut self, found: io::Result<Found>, path: Result<RelPath, PathError>, meta: &mut Meta) {
-        let found = Found::or_nothing(found);
-        meta.attributes = found.attributes;
-        if let (Some(detail), Ok(path)) = (found.left_out, path) {
-            self.problems.push(Problem::new(path, ProblemKind::Unreadable, detail));
-        }
-    }
-
-    fn read_own_attributes(&mut self, dir: &Dir, path: &RelPath, meta: &mut Meta) {
-        if self.options.attributes {
-            self.take_attributes(attributes::read(Hold::Open(dir.as_fd())), Ok(path.clone()), meta);
-        }
-    }
-
-    /// Fills what is known only in name order (links) or costs reading (digests).
-    fn complete(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node, linked: Option<&Stat>, links: &mut Links<'_>) {
-        let linked = linked.and_then(|stat| Some((stat, parent.join(&node.name).ok()?)));
-        if let Some((stat, path)) = &linked {
-            links.complete(stat, path, node);
-        }
-        let Kind::File { link, digest, .. } = &node.kind else { return };
-        let is_first = link.is_none();
-        // A later name has the digest of the first, none if that could not be read.
-        let is_known = digest.is_some() || (!is_first && matches!(links, Links::Grow(_)));
-        if self.options.checksum && !is_known {
-            self.fill_digest(dir, parent, node);
-        }
-        if let (true, Some((stat, path))) = (is_first, linked) {
-            links.note(stat, path, node);
-        }
-    }
-
-    fn fill_digest(&mut self, dir: &Dir, parent: &RelPath, node: &mut Node) {
-        let mut tries = TRIES;
-        let result = loop {
-            match self.read_node(dir, node) {
-                Err(ReadError::Changed) if tries > 1 => tries -= 1,
-                result => break result,
-            }
-        };
-        if let (Err(error), Ok(path)) = (result, parent.join(&node.name)) {
-            self.problems.push(Problem::new(path, error.problem_kind(), error.to_string()));
-        }
-    }
-
-    fn read_node(&mut self, dir: &Dir, node: &mut Node) -> Result<(), ReadError> {
-        let reader = ContentReader::open_in(dir, &node.name)?;
-        let (size_bytes, meta) = (reader.size_bytes(), reader.meta());
-        let digest = reader.digest(&mut self.read_buffer)?;
-        // Size, times and digest are of one moment, which may be later than the listing's.
-        let link = match &mut node.kind {
-            Kind::File { link, .. } => link.take(),
-            _ => None,
-        };
-        node.kind = Kind::File { size_bytes, link, digest: Some(Box::new(digest)) };
-        node.meta = Meta { attributes: std::mem::take(&mut node.meta.attributes), ..meta };
-        Ok(())
-    }
-}
-
-/// Whether `parent.join(name)` is valid, without making it.
-fn joins(parent: &RelPath, name: &[u8]) -> Result<(), PathError> {
-    check_name(name)?;
-    if parent.as_bytes().len() + 1 + name.len() > crate::model::MAX_PATH_BYTES {
-        return parent.join(name).map(|_| ());
-    }
-    Ok(())
-}
-
-/// What `name` is, by its inode; looks again when it becomes something else in the middle.
-fn stat_and_kind(dir: &Dir, name: &CStr) -> Result<(Stat, Kind), Errno> {
-    let mut tries = TRIES;
-    loop {
-        let stat = Stat::from(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?);
-        let special = match stat.file_type() {
-            FileType::RegularFile => return Ok((stat, Kind::file(stat.size_bytes))),
-            FileType::Directory => return Ok((stat, Kind::Directory)),
-            FileType::Symlink => match readlinkat(dir, name, Vec::new()) {
-                Ok(target) => return Ok((stat, Kind::Symlink { target: target.into_bytes().into() })),
-                Err(Errno::INVAL) if tries > 1 => {
-                    tries -= 1;
-                    continue;
-                }
-                Err(errno) => return Err(errno),
-            },
-            FileType::Fifo => SpecialKind::Fifo,
-            FileType::Socket => SpecialKind::Socket,
-            FileType::CharacterDevice => SpecialKind::CharDevice { major: major(stat.rdev), minor: minor(stat.rdev) },
-            FileType::BlockDevice => SpecialKind::BlockDevice { major: major(stat.rdev), minor: minor(stat.rdev) },
-            FileType::Unknown => return Err(Errno::INVAL),
-        };
-        return Ok((stat, Kind::Special(special)));
-    }
 }
 
 #[cfg(test)]
@@ -508,7 +299,7 @@ mod tests {
     use super::super::fixture::{Fixture, is_unprivileged, path};
     use super::super::owners::SystemOwners;
     use super::*;
-    use crate::model::{Digest, Listing};
+    use crate::model::{Digest, Kind, Listing};
 
     fn scanned(fixture: &Fixture, options: &ScanOptions<'_>) -> (Listing, ScanReport) {
         let mut dirs = Vec::new();

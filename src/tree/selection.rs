@@ -146,6 +146,11 @@ impl Scope {
         &self.left
     }
 
+    /// Whether `path` is a directory that is left out for what it is, not for a pattern.
+    pub fn is_aside(&self, path: &RelPath) -> bool {
+        self.left.holds(&self.selection, path)
+    }
+
     /// The bound on the size of files.
     pub fn max_size_bytes(&self) -> Option<u64> {
         self.selection.max_size_bytes

@@ -4,6 +4,7 @@
 //! ROOT/.rfleet/          0700, of the effective user, else refused
 //!              lock      held by flock(2) for as long as a Staging lives
 //!              state     what a receiver remembers; written whole, by rename
+//!              hooks     a mark: see [`Staging::mark`]
 //!              stage/N   what is being made, or was replaced and is not yet removed
 //!              attic/    what changes took away, see [`super::Attic`]
 //! ```
@@ -34,6 +35,7 @@ use crate::model::{Expected, RESERVED_NAME, RelPath, SpecialKind, check_name};
 
 const LOCK: &[u8] = b"lock";
 const STAGE: &[u8] = b"stage";
+const MARK: &[u8] = b"hooks";
 
 /// How often a process that ends may pull the lock away before this one gives up as busy.
 const OPEN_TRIES: usize = 16;
@@ -299,6 +301,30 @@ impl Staging {
         self.stage.dir.rename(&staged.entry.name, &self.home, STATE)?;
         staged.entry.armed = false;
         Ok(fs::fsync(&self.home)?)
+    }
+
+    /// Leaves a mark, which stays until [`Staging::unmark`] whatever becomes of this process; `false` if there is one
+    /// already. It is durable with what is synced next.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn mark(&self) -> io::Result<bool> {
+        match self.home.create_file(MARK, 0o600) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the mark away, if there is one. Also after [`Staging::finish`] with a state that is kept.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn unmark(&self) -> io::Result<()> {
+        match self.home.unlink(MARK) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The last use, up to letting go of the lock: removes the stage and, unless `keep_state`, everything else but

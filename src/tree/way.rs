@@ -7,9 +7,10 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::beneath::{Dir, Stat};
-use super::scan::ScanOptions;
+use super::scan::{Below, ScanOptions};
 use super::selection::{IGNORE_FILE, LeftOut, Selection};
-use crate::model::{Digest, Name, PatternError, Patterns, Problem, ProblemKind, RESERVED_NAME, RelPath, Verdict};
+use super::shown::Shown;
+use crate::model::{Digest, Name, PatternError, Patterns, Problem, ProblemKind, RESERVED_NAME, RelPath, Seen, Verdict};
 
 /// The directory that filesystems make for their own repair, directly below their top.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -49,26 +50,27 @@ struct Known {
 }
 
 impl Way {
-    /// Comes to the directory `path` and reads its file of patterns: the digest of their text. Lines that are no
+    /// Is at a directory to which an earlier scan has found the way.
+    pub(super) fn begin_below(&mut self, below: &Below<'_>) {
+        let above = below.left.rules.iter().filter(|(dir, _)| below.path.is_below(dir));
+        self.chain = above.map(|(dir, patterns)| (dir.clone(), Arc::clone(patterns))).collect();
+    }
+
+    /// Comes to the directory `path` and takes in its file of patterns: the digest of their text. Lines that are no
     /// patterns are added to `problems`.
     ///
     /// # Errors
-    /// The file is there and cannot be used: then it is not known what of the directory is meant.
+    /// The patterns cannot be used: then it is not known what of the directory is meant.
     pub(super) fn enter(
         &mut self,
-        dir: &Dir,
         path: &RelPath,
-        stat: &Stat,
-        options: &ScanOptions<'_>,
+        shown: &mut Shown,
         problems: &mut Vec<Problem>,
     ) -> io::Result<Option<Digest>> {
-        self.dev = stat.dev;
+        self.dev = shown.stat.dev;
         self.large.clear();
         self.chain.retain(|(above, _)| path.is_below(above));
-        if options.selection.is_none() {
-            return Ok(None);
-        }
-        let Some(text) = read(dir)? else { return Ok(None) };
+        let Some(text) = shown.rules.take() else { return Ok(None) };
         let digest = Digest::of(&text);
         let known = self.understand(&text, digest)?;
         name_faults(path, &known.faults, problems);
@@ -92,17 +94,10 @@ impl Way {
     }
 
     /// Whether the entry `name` of the directory come to last, `parent`, is left out.
-    pub(super) fn leaves_out(
-        &mut self,
-        dir: &Dir,
-        parent: &RelPath,
-        name: &[u8],
-        stat: &Stat,
-        options: &ScanOptions<'_>,
-    ) -> bool {
-        let selection = options.selection.filter(|selection| self.may_leave_out(selection, stat));
-        let is_lost_and_found =
-            name == LOST_AND_FOUND && stat.is_directory() && dir.is_filesystem_root().unwrap_or(false);
+    pub(super) fn leaves_out(&mut self, dir: &Dir, parent: &RelPath, seen: &Seen, options: &ScanOptions<'_>) -> bool {
+        let (name, is_directory) = (&*seen.node.name, seen.node.kind.is_directory());
+        let selection = options.selection.filter(|selection| self.may_leave_out(selection, seen));
+        let is_lost_and_found = name == LOST_AND_FOUND && is_directory && dir.is_filesystem_root().unwrap_or(false);
         // Most scans leave out nothing, and then no path is made.
         if selection.is_none() && options.filter.is_none() && !is_lost_and_found {
             return false;
@@ -113,36 +108,37 @@ impl Way {
             self.left.aside.insert(path);
             return true;
         }
-        options.filter.is_some_and(|filter| filter.excludes(&path, stat.is_directory()))
-            || selection.is_some_and(|selection| self.is_left_out(selection, path, stat))
+        options.filter.is_some_and(|filter| filter.excludes(&path, is_directory))
+            || selection.is_some_and(|selection| self.is_left_out(selection, path, seen))
     }
 
     /// Whether the selection may leave out such an entry here.
-    fn may_leave_out(&self, selection: &Selection, stat: &Stat) -> bool {
-        let by_place = !selection.foreign.is_empty() || !selection.mounts.is_empty() || stat.dev != self.dev;
+    fn may_leave_out(&self, selection: &Selection, seen: &Seen) -> bool {
+        let by_place = !selection.foreign.is_empty() || !selection.mounts.is_empty() || seen.inode.dev != self.dev;
         !self.chain.is_empty()
             || !selection.exclude.is_empty()
             || !selection.first.is_empty()
-            || (stat.is_directory() && by_place)
-            || selection.max_size_bytes.is_some_and(|most| stat.size_bytes > most)
+            || (seen.node.kind.is_directory() && by_place)
+            || selection.max_size_bytes.is_some_and(|most| seen.node.kind.size_bytes() > most)
     }
 
-    fn is_left_out(&mut self, selection: &Selection, path: RelPath, stat: &Stat) -> bool {
-        if selection.foreign.contains(&path) || self.is_excluded(selection, &path, stat.is_directory()) {
+    fn is_left_out(&mut self, selection: &Selection, path: RelPath, seen: &Seen) -> bool {
+        let (is_directory, size_bytes) = (seen.node.kind.is_directory(), seen.node.kind.size_bytes());
+        if selection.foreign.contains(&path) || self.is_excluded(selection, &path, is_directory) {
             return true;
         }
         // By device, as others do it. Files have one of their own on some overlays: only directories tell.
-        if stat.is_directory() && stat.dev != self.dev {
+        if is_directory && seen.inode.dev != self.dev {
             self.left.mounts.insert(path);
             return selection.one_filesystem;
         }
-        if stat.is_directory() {
+        if is_directory {
             return selection.one_filesystem && selection.mounts.contains(&path);
         }
-        let is_large = stat.is_file() && selection.max_size_bytes.is_some_and(|most| stat.size_bytes > most);
+        let is_large = selection.max_size_bytes.is_some_and(|most| size_bytes > most);
         if is_large {
             self.large.push(path.name().into());
-            self.left.large.insert(path, stat.size_bytes);
+            self.left.large.insert(path, size_bytes);
         }
         is_large
     }
@@ -185,9 +181,12 @@ fn unusable(why: &str) -> io::Error {
 
 /// The content of the file of patterns in `dir`; `None` where there is none.
 ///
+/// # Errors
+/// It cannot be read, or is none that is used.
+///
 /// RACE: who writes it in place, and not by rename, can be met after each look; what it then says for a
 /// moment counts for one scan.
-fn read(dir: &Dir) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_rules(dir: &Dir) -> io::Result<Option<Vec<u8>>> {
     for _ in 0..TRIES {
         let (file, before) = match dir.open_file(IGNORE_FILE) {
             Ok(opened) => opened,

@@ -4,6 +4,7 @@
 //! large one begins in one block and ends in a later one.
 
 use serde::{Deserialize, Serialize};
+use zstd::bulk::Compressor;
 
 use super::frame::{Frame, FrameKind, HEADER_BYTES, MAX_FRAME_BYTES, WireError, frame_bytes, header_bytes};
 use crate::model::{Digest, Meta, RelPath, Timestamp};
@@ -78,6 +79,7 @@ impl Record {
 pub struct BlockWriter {
     /// Room for the header of a frame, then the records: a block that is not compressed is a frame as it lies here.
     bytes: Vec<u8>,
+    packer: Packer,
 }
 
 impl Default for BlockWriter {
@@ -89,7 +91,7 @@ impl Default for BlockWriter {
 impl BlockWriter {
     /// An empty block.
     pub fn new() -> Self {
-        BlockWriter { bytes: vec![0; HEADER_BYTES] }
+        BlockWriter { bytes: vec![0; HEADER_BYTES], packer: Packer::default() }
     }
 
     /// Adds a record and its content.
@@ -123,10 +125,11 @@ impl BlockWriter {
     /// The block as the bytes of a frame, compressed at zstd's `level` where given and where a
     /// sample says that it pays; empties the writer.
     pub fn take_frame(&mut self, level: Option<i32>) -> Vec<u8> {
-        match level.and_then(|level| compress(&self.bytes[HEADER_BYTES..], level)) {
+        match level.and_then(|level| self.packer.pack(&self.bytes[HEADER_BYTES..], level)) {
             Some(packed) => {
+                let frame = frame_bytes(FrameKind::CompressedBlock, packed);
                 self.bytes.truncate(HEADER_BYTES);
-                frame_bytes(FrameKind::CompressedBlock, &packed)
+                frame
             }
             None => {
                 let header = header_bytes(FrameKind::Block, self.len());
@@ -143,21 +146,35 @@ impl BlockWriter {
 /// Bytes of a sample, one from the start and one from the middle of a block.
 const SAMPLE_BYTES: usize = 16 << 10;
 
-/// `bytes` compressed, unless that would save less than a tenth.
-fn compress(bytes: &[u8], level: i32) -> Option<Vec<u8>> {
-    let pays = |raw: usize, packed: usize| packed < raw - raw / 10;
-    if bytes.len() > 8 * SAMPLE_BYTES {
-        let mid = bytes.len() / 2;
-        let samples = [&bytes[..SAMPLE_BYTES], &bytes[mid..mid + SAMPLE_BYTES]];
-        // Images lie beside texts: one sample that compresses is reason enough to try.
-        let worth = samples
-            .iter()
-            .any(|sample| zstd::bulk::compress(sample, 1).is_ok_and(|packed| pays(sample.len(), packed.len())));
-        if !worth {
-            return None;
+/// Compresses one block after the other: zstd's tables and the room for the outcome are made once.
+#[derive(Default)]
+struct Packer {
+    zstd: Option<Compressor<'static>>,
+    packed: Vec<u8>,
+}
+
+impl Packer {
+    /// `bytes` compressed, unless that would save less than a tenth.
+    fn pack(&mut self, bytes: &[u8], level: i32) -> Option<&[u8]> {
+        if bytes.len() > 8 * SAMPLE_BYTES {
+            let mid = bytes.len() / 2;
+            let samples = [&bytes[..SAMPLE_BYTES], &bytes[mid..mid + SAMPLE_BYTES]];
+            // Images lie beside texts: one sample that compresses is reason enough to try.
+            if !samples.into_iter().any(|sample| self.pays(sample, 1)) {
+                return None;
+            }
         }
+        self.pays(bytes, level).then_some(&self.packed)
     }
-    zstd::bulk::compress(bytes, level).ok().filter(|packed| pays(bytes.len(), packed.len()))
+
+    /// Compresses `bytes` into `packed`; whether that saves enough.
+    fn pays(&mut self, bytes: &[u8], level: i32) -> bool {
+        let zstd = self.zstd.get_or_insert_default();
+        self.packed.clear();
+        self.packed.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        let packed = zstd.set_compression_level(level).and_then(|()| zstd.compress_to_buffer(bytes, &mut self.packed));
+        packed.is_ok_and(|packed| packed < bytes.len() - bytes.len() / 10)
+    }
 }
 
 /// Takes a block apart.
@@ -183,6 +200,16 @@ impl BlockReader {
             return Err(WireError::BadBlock("it is too long"));
         }
         Ok(BlockReader { bytes, at: 0 })
+    }
+
+    /// Whether it holds as much as its writer lets one hold.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() >= BLOCK_TARGET_BYTES
+    }
+
+    /// Begins again with the first record.
+    pub fn rewind(&mut self) {
+        self.at = 0;
     }
 
     /// The next record and its content; `None` at the end.

@@ -33,6 +33,12 @@ pub const MAX_PROBLEMS: usize = 1000;
 /// Notes in one message.
 pub const MAX_NOTES: usize = 100;
 
+/// Hooks of one receiver.
+pub const MAX_HOOKS: usize = 32;
+
+/// Bytes of each text that a receiver says of a hook.
+pub const MAX_HOOK_TEXT_BYTES: usize = 1024;
+
 /// Patterns in `Welcome`.
 pub const MAX_PATTERNS: usize = 65_536;
 
@@ -67,6 +73,12 @@ where
     deserializer.deserialize_seq(All::<T, MAX>(PhantomData))
 }
 
+/// A text of at most `MAX` bytes.
+pub(super) fn text_at_most<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.len() > MAX { Err(D::Error::custom("a text is too long")) } else { Ok(text) }
+}
+
 /// Names of not too many owners: each is looked up in the system's database.
 pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OwnerNames, D::Error> {
     let names = OwnerNames::deserialize(deserializer)?;
@@ -92,7 +104,7 @@ pub(super) fn listing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DirL
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Change, Committed, Inventory, ToPrimary, ToReceiver, WireError, decode, encode};
+    use super::super::{Change, Committed, HookResult, Inventory, ToPrimary, ToReceiver, WireError, decode, encode};
     use super::*;
     use crate::model::{Digest, Expected, Kind, Meta, Node, Problem, ProblemKind, RelPath};
 
@@ -112,7 +124,12 @@ mod tests {
     fn lists_beyond_their_bound_are_refused_and_those_within_are_not() {
         let problem = || Problem::new(path(), ProblemKind::Failed, "");
         let node = Node { name: b"n".as_slice().into(), kind: Kind::Directory, meta: Meta::default() };
-        let to_primary_of: [(usize, &dyn Fn(usize) -> ToPrimary); 6] = [
+        let hook = |bytes| HookResult { command: "x".repeat(bytes), ..HookResult::default() };
+        let hooks = |hooks| ToPrimary::Committed(Committed { hooks, ..Committed::default() });
+        let to_primary_of: [(usize, &dyn Fn(usize) -> ToPrimary); 9] = [
+            (MAX_HOOKS, &|n| hooks(vec![hook(1); n])),
+            (MAX_HOOK_TEXT_BYTES, &|n| hooks(vec![hook(n)])),
+            (MAX_HOOK_TEXT_BYTES, &|n| hooks(vec![HookResult { detail: "x".repeat(n), ..hook(0) }])),
             (MAX_PROBLEMS, &|n| {
                 ToPrimary::Committed(Committed { problems: vec![problem(); n], ..Committed::default() })
             }),

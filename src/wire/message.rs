@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::bounded::{
-    self, MAX_ASKED_DIRECTORIES, MAX_CHANGES, MAX_DIRECTORIES, MAX_NOTES, MAX_PATTERNS, MAX_PROBLEMS, MAX_RESEND,
-    MAX_SIGNATURE_REQUESTS, at_most,
+    self, MAX_ASKED_DIRECTORIES, MAX_CHANGES, MAX_DIRECTORIES, MAX_HOOK_TEXT_BYTES, MAX_HOOKS, MAX_NOTES, MAX_PATTERNS,
+    MAX_PROBLEMS, MAX_RESEND, MAX_SIGNATURE_REQUESTS, at_most, text_at_most,
 };
 use super::frame::{FrameKind, WireError, frame_bytes};
 use crate::delta::SignatureSpec;
@@ -118,6 +118,8 @@ pub enum RefusalKind {
     BadRequest,
     /// The operating system refused.
     Failed,
+    /// The root is not as it was when the primary was last told.
+    Stale,
 }
 
 /// A receiver's last word: nothing more is changed.
@@ -322,6 +324,21 @@ pub enum ToReceiver {
     },
 }
 
+/// What came of a hook that the receiver's own configuration has run after a commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookResult {
+    /// The command, as words for people.
+    #[serde(deserialize_with = "text_at_most::<_, MAX_HOOK_TEXT_BYTES>")]
+    pub command: String,
+    /// Whether it ended well.
+    pub ok: bool,
+    /// How it ended, with the last line that it said.
+    #[serde(deserialize_with = "text_at_most::<_, MAX_HOOK_TEXT_BYTES>")]
+    pub detail: String,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
 /// What was reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committed {
@@ -338,6 +355,9 @@ pub struct Committed {
     /// Something an operator should know, said once.
     #[serde(deserialize_with = "at_most::<_, _, MAX_NOTES>")]
     pub notes: Vec<String>,
+    /// The hooks that ran after it, in their order.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_HOOKS>")]
+    pub hooks: Vec<HookResult>,
 }
 
 /// From the receiver.
@@ -401,6 +421,11 @@ pub enum ToPrimary {
     Listing {
         /// Entries seen so far.
         entries: u64,
+    },
+    /// Between `Finish` and `Committed`: all is done, and hooks are being run.
+    Hooks {
+        /// Hooks that have ended.
+        done: u64,
     },
 }
 

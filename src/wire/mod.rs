@@ -14,11 +14,11 @@ mod message;
 
 pub use block::{BLOCK_TARGET_BYTES, BlockReader, BlockWriter, MAX_BLOCK_BYTES, Record};
 pub use bounded::{
-    MAX_ASKED_DIRECTORIES, MAX_CHANGES, MAX_DIRECTORIES, MAX_NODES, MAX_NOTES, MAX_OWNERS, MAX_PROBLEMS, MAX_RESEND,
-    MAX_SIGNATURE_REQUESTS,
+    MAX_ASKED_DIRECTORIES, MAX_CHANGES, MAX_DIRECTORIES, MAX_HOOK_TEXT_BYTES, MAX_HOOKS, MAX_NODES, MAX_NOTES,
+    MAX_OWNERS, MAX_PROBLEMS, MAX_RESEND, MAX_SIGNATURE_REQUESTS,
 };
 pub use frame::{Frame, FrameKind, HEADER_BYTES, Header, MAX_FRAME_BYTES, WireError, frame_bytes, read_frame};
 pub use message::{
-    Begin, Change, Committed, Hello, Inventory, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RefusalKind, RootState,
-    SignatureRequest, ToPrimary, ToReceiver, Welcome, choose_protocol, decode, encode,
+    Begin, Change, Committed, Hello, HookResult, Inventory, PROTOCOL_MAX, PROTOCOL_MIN, Refusal, RefusalKind,
+    RootState, SignatureRequest, ToPrimary, ToReceiver, Welcome, choose_protocol, decode, encode,
 };

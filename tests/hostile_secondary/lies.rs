@@ -7,7 +7,7 @@ use rfleet::model::{
     AclMap, Digest, DirListing, Fidelity, Kind, Meta, OwnerFidelity, OwnerMap, Position, Problem, ProblemKind, RelPath,
     Sequence, Stamp, TimeFidelity, Timestamp,
 };
-use rfleet::wire::{Committed, Inventory, ToPrimary, Welcome};
+use rfleet::wire::{Committed, HookResult, Inventory, ToPrimary, Welcome};
 
 use super::Story;
 use super::support::impostor::{Awaited, LARGE, LARGE_BYTES, Line, entries, inventory, node, welcome};
@@ -192,13 +192,22 @@ fn the_commit_of_something_else_is_none_and_numbers_without_end_are_borne() {
                 "\n\u{7}".repeat(if at == 0 { 100_000 } else { 400 }),
             )
         };
-        vec![ToPrimary::Committed(Committed {
+        let hook = |at| HookResult {
+            command: "\u{1b}[2Jrm\n".repeat(100),
+            ok: at % 2 == 0,
+            detail: "\u{202e}exit 0\n".repeat(90),
+            milliseconds: u64::MAX,
+        };
+        let hooks = (0..100).map(|done| ToPrimary::Hooks { done: done * (u64::MAX / 100) });
+        let committed = ToPrimary::Committed(Committed {
             position: line.position,
             drifted: u64::MAX,
             problems: (0..1000).map(problem).collect(),
             more_problems: u64::MAX,
             notes: vec!["\u{1b}[31m".repeat(5000); 100],
-        })]
+            hooks: (0..32).map(hook).collect(),
+        });
+        hooks.chain([committed]).collect()
     });
     let told = story.push(&[]);
     told.outcome.assert_code(3);
@@ -209,6 +218,8 @@ fn the_commit_of_something_else_is_none_and_numbers_without_end_are_borne() {
     assert_eq!(host.state, "partial");
     assert!(host.notes.iter().all(|note| note.chars().count() < 5000));
     assert!(host.problems.iter().all(|problem| problem.cause.chars().count() < 5000));
+    assert_eq!(host.hooks.iter().filter(|hook| hook.ok).count(), 16);
+    assert!(!told.outcome.stderr.contains(['\u{1b}', '\u{202e}']), "{:?}", told.outcome.stderr);
     told.join();
 }
 

@@ -6,6 +6,7 @@
 // Each story file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod agent;
 pub mod copy;
 pub mod editor;
 pub mod fleet;
@@ -27,6 +28,7 @@ pub mod tree;
 pub mod versions;
 pub mod victim;
 
+pub use agent::Agent;
 pub use copy::plain_copy;
 pub use editor::Editor;
 pub use fleet::Fleet;

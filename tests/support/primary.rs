@@ -174,6 +174,12 @@ impl Primary {
         assert_eq!(self.child.wait().unwrap().code(), Some(1));
     }
 
+    /// Says nothing more, in the middle. The receiver must end as after [`Primary::ended_badly`].
+    pub fn hang_up(mut self) {
+        self.input.take();
+        self.ended_badly();
+    }
+
     /// Kills the receiver.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -186,7 +192,8 @@ fn next(output: &mut BufReader<ChildStdout>) -> Option<ToPrimary> {
         let frame = read_frame(output).ok().flatten()?;
         assert_eq!(frame.kind, FrameKind::Message);
         match decode(&frame.body).unwrap() {
-            ToPrimary::Heartbeat | ToPrimary::Progress { .. } | ToPrimary::Listing { .. } => {}
+            ToPrimary::Heartbeat | ToPrimary::Progress { .. } | ToPrimary::Listing { .. } | ToPrimary::Hooks { .. } => {
+            }
             message => return Some(message),
         }
     }

@@ -260,6 +260,14 @@ pub struct Problem {
 }
 
 #[derive(Debug, Deserialize)]
+pub struct HookReport {
+    pub command: String,
+    pub ok: bool,
+    pub detail: String,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Deserialize)]
 pub struct HostReport {
     pub name: String,
     pub state: String,
@@ -276,6 +284,7 @@ pub struct HostReport {
     pub matched_bytes: u64,
     pub problems: Vec<Problem>,
     pub notes: Vec<String>,
+    pub hooks: Vec<HookReport>,
     #[serde(default)]
     pub changes: Vec<String>,
 }

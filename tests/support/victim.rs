@@ -136,7 +136,10 @@ impl Victim {
                 while let Ok(Some(frame)) = read_frame(&mut output) {
                     assert_eq!(frame.kind, FrameKind::Message);
                     match decode(&frame.body).unwrap() {
-                        ToPrimary::Heartbeat | ToPrimary::Progress { .. } | ToPrimary::Listing { .. } => {}
+                        ToPrimary::Heartbeat
+                        | ToPrimary::Progress { .. }
+                        | ToPrimary::Listing { .. }
+                        | ToPrimary::Hooks { .. } => {}
                         message => {
                             if tell.send(message).is_err() {
                                 return;

@@ -25,6 +25,10 @@ fn done(name: &str) -> HostReport {
     }
 }
 
+fn failed_hook() -> HookReport {
+    HookReport { command: "reload 'php fpm'".into(), ok: false, detail: "exit 1: no\u{1b}".into(), seconds: 0.1234 }
+}
+
 fn report(hosts: Vec<HostReport>) -> RootReport {
     RootReport {
         name: "uploads".into(),
@@ -38,6 +42,19 @@ fn report(hosts: Vec<HostReport>) -> RootReport {
         skipped: None,
         hosts,
     }
+}
+
+#[test]
+fn hooks_that_failed_are_shown_and_the_others_to_who_wants_to_know_more() {
+    let done = HookReport { command: "purge".into(), ok: true, detail: "exit 0".into(), seconds: 61.0 };
+    let host = HostReport { hooks: vec![done, failed_hook()], ..host("web1", HostState::Partial) };
+    let shown = |verbose| summary("push", &[report(vec![host.clone()])], 1.0, false, verbose);
+    let lines = |text: String| -> Vec<String> {
+        text.lines().filter(|line| line.contains("hook ")).map(|line| line.trim().to_owned()).collect()
+    };
+    let failed = "hook failed: reload 'php fpm': exit 1: no\\u{1b} (0.1 s)";
+    assert_eq!(lines(shown(false)), [failed]);
+    assert_eq!(lines(shown(true)), ["hook done: purge: exit 0 (61.0 s)", failed]);
 }
 
 #[test]
@@ -173,6 +190,7 @@ fn what_is_skipped_is_counted_and_named_only_if_more_is_to_be_said() {
 fn the_document_has_exactly_the_documented_keys() {
     let mut host = done("web1");
     host.problems = vec![problem(b"", ProblemKind::NoSpace, "full")];
+    host.hooks = vec![failed_hook()];
     let mut source = report(vec![host]);
     source.refused =
         Some(GuardRefusal { guard: Guard::MaxDelete, message: "too many".into(), plan: Some("0123".into()) });
@@ -198,6 +216,14 @@ fn the_document_has_exactly_the_documented_keys() {
               "drifted": 0,
               "error": null,
               "files_sent": 15,
+              "hooks": [
+                {
+                  "command": "reload 'php fpm'",
+                  "detail": "exit 1: no\u001b",
+                  "ok": false,
+                  "seconds": 0.123
+                }
+              ],
               "literal_bytes": 1048576,
               "matched_bytes": 7,
               "metadata": 4,

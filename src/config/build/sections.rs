@@ -12,7 +12,7 @@ use super::super::options::{
     ReceiveConfig, RoleConfig, RoleSource, ServeConfig, SshConfig,
 };
 use super::super::raw::{
-    RawCloudfront, RawCommitHook, RawFailover, RawMirror, RawPush, RawReceive, RawRole, RawServe, RawSsh,
+    RawCloudfront, RawCommitHook, RawFailover, RawMirror, RawPush, RawReceive, RawRole, RawServe, RawSsh, Tables,
 };
 use super::fields::{
     argv, bytes, choice, duration, expected_one_of, file, limit, or, printable, rate, some_time, url, whole,
@@ -20,7 +20,7 @@ use super::fields::{
 use super::members::STORE_SCHEMES;
 use super::roots::{pattern, patterns};
 use crate::model::Patterns;
-use crate::receive::TIMEOUT;
+use crate::receive::{HOOK_TIMEOUT, MAX_HOOKS, TIMEOUT};
 
 /// Most hosts at a time: each is a process and some descriptors.
 const MAX_PARALLEL: u32 = 10_000;
@@ -113,7 +113,7 @@ fn words(field: &Spanned<String>) -> Result<Vec<String>, Fault> {
 pub(super) fn receive(raw: RawReceive) -> Result<ReceiveConfig, Fault> {
     let durabilities = [("none", Durability::None), ("commit", Durability::Commit)];
     let attic = duration(raw.attic, Duration::from_secs(7 * 24 * 3600))?;
-    let hooks = raw.on_commit.map(Spanned::into_inner).unwrap_or_default();
+    let on_commit = raw.on_commit.map_or(Ok(Vec::new()), on_commit)?;
     Ok(ReceiveConfig {
         allow_delete: or(raw.allow_delete, true),
         owner: raw.owner.as_ref().map_or(Ok(OwnerPolicy::Preserve), owner)?,
@@ -130,7 +130,7 @@ pub(super) fn receive(raw: RawReceive) -> Result<ReceiveConfig, Fault> {
         sandbox: or(raw.sandbox, true),
         protect: raw.protect.map_or(Ok(Patterns::default()), patterns)?,
         timeout: some_time(raw.timeout, TIMEOUT)?,
-        on_commit: hooks.into_iter().map(commit_hook).collect::<Result<_, _>>()?,
+        on_commit,
     })
 }
 
@@ -157,12 +157,24 @@ fn is_account(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| c == ':' || c.is_control() || c.is_whitespace())
 }
 
+fn on_commit(hooks: Spanned<Tables<RawCommitHook>>) -> Result<Vec<CommitHook>, Fault> {
+    if hooks.get_ref().len() > MAX_HOOKS {
+        return Err(Fault::value(&hooks, format!("at most {MAX_HOOKS} hooks")));
+    }
+    hooks.into_inner().into_iter().map(commit_hook).collect()
+}
+
 fn commit_hook(table: Spanned<RawCommitHook>) -> Result<CommitHook, Fault> {
     let span = table.span();
     let raw = table.into_inner();
     let matched = raw.r#match.ok_or_else(|| Fault::missing(span.clone(), "match", "which paths the hook is for"))?;
     let run = raw.run.ok_or_else(|| Fault::missing(span, "run", "the program to run"))?;
-    Ok(CommitHook { pattern: pattern(&matched)?.to_owned(), run: argv(&run)? })
+    let text = pattern(&matched)?;
+    let patterns = Patterns::new([text]).map_err(|(_, error)| Fault::value(&matched, error))?;
+    if patterns.is_empty() || text.starts_with('!') {
+        return Err(Fault::value(&matched, "it matches nothing; `*` matches everything"));
+    }
+    Ok(CommitHook { patterns, run: argv(&run)?, timeout: some_time(raw.timeout, HOOK_TIMEOUT)? })
 }
 
 pub(super) fn mirror(section: Spanned<RawMirror>) -> Result<MirrorConfig, Fault> {

@@ -162,6 +162,7 @@ fn each_step_narrows_the_one_before() {
     let place = Place::new();
     alone(|| {
         let mut sandbox = enter(&place.roots(&["root", "other"]));
+        assert_eq!(sandbox.only, None);
         assert_free(&place.at("root"));
         assert_free(&place.at("other"));
         assert_closed(&place.at("outside"), &place.at("root"));
@@ -182,9 +183,11 @@ fn a_root_that_is_not_there_can_be_made_and_is_all_that_is_left_then() {
     alone(|| {
         let mut sandbox = enter(&place.roots(&["new"]));
         sandbox.narrow(&new);
+        assert_eq!(sandbox.only, None, "the directory above it is more than the root");
         assert_closed(&elsewhere.at("outside"), &place.at("root"));
         Root::open_or_create(&new).unwrap();
         sandbox.narrow(&new);
+        assert_eq!(sandbox.only, Some(new.clone()));
         fs::create_dir(new.join("d")).unwrap();
         fs::write(new.join("f"), "x").unwrap();
         assert_free(&new);
