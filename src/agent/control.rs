@@ -18,7 +18,7 @@ use crate::control::{
     Answer, HostAction, HostDone, MAX_REQUEST_BYTES, MAX_WAIT_PATHS, PathInRoot, Refusal, Request, SOCKET, WaitDone,
     WaitHosts, WaitPath, from_line, to_line, unescape,
 };
-use crate::status::{FleetStatus, HostState, RootStatus};
+use crate::status::{FleetStatus, HostState, HostStatus, Role, RootStatus};
 
 /// Callers at a time; more wait for their turn.
 const CALLERS: usize = 64;
@@ -153,10 +153,21 @@ async fn wait(
     if paths.len() > MAX_WAIT_PATHS {
         return refused(format!("{} paths at once are too many", paths.len()));
     }
-    let roots = roots_of(paths, &status.borrow().roots)?;
+    let ends = || Refusal { error: "the agent is ending".into(), late: Vec::new() };
+    // Before it has spoken for the first time it knows no root.
+    let known = status.clone().wait_for(|status| status.role != Role::Unknown).await.map_err(|_| ends())?.clone();
+    if known.role != Role::Primary {
+        return refused(format!("{} is not the primary; only that knows what is where", known.host));
+    }
+    let most = known.roots.iter().map(|root| root.hosts.len()).min().unwrap_or(0);
+    if let WaitHosts::AtLeast(number) = hosts
+        && number as usize > most
+    {
+        return refused(format!("there are {most} hosts, and never {number}"));
+    }
+    let roots = roots_of(paths, &known.roots)?;
     let (reply, answer) = oneshot::channel();
     tell(Asked::Wait(roots.clone(), hosts, reply));
-    let ends = || Refusal { error: "the agent is ending".into(), late: Vec::new() };
     let barriers = answer.await.map_err(|_| ends())?;
     let all = async {
         let mut done: Option<WaitDone> = None;
@@ -210,10 +221,16 @@ fn late(roots: &[String], status: &FleetStatus) -> Refusal {
     let mut late: Vec<String> = Vec::new();
     let mut refused = None;
     for root in waited {
+        let is_refused = root.refused.is_some();
         refused = refused.or(root.refused.as_ref());
         let behind =
-            |host: &&crate::status::HostStatus| host.sequence < root.sequence || host.state != HostState::Current;
+            |host: &&HostStatus| is_refused || host.sequence < root.sequence || host.state != HostState::Current;
         late.extend(root.hosts.iter().filter(behind).map(|host| host.name.clone()));
+    }
+    if late.is_empty() {
+        // What is waited for is not even recorded.
+        let waited = status.roots.iter().filter(|root| roots.is_empty() || roots.contains(&root.name));
+        late = waited.flat_map(|root| root.hosts.iter().map(|host| host.name.clone())).collect();
     }
     late.sort();
     late.dedup();

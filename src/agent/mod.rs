@@ -38,7 +38,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 pub use owner::{Ended, run};
-pub use settings::{HostSettings, RecordTemplate, RootSettings, Settings, Timing};
+pub use settings::{Hold, HostSettings, Received, RecordTemplate, RootSettings, Settings, Timing};
 
 use crate::model::Timestamp;
 use crate::status::FleetStatus;

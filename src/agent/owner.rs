@@ -315,12 +315,24 @@ impl Owner {
     }
 
     fn change_host(&mut self, action: HostAction, name: &str) -> Result<HostDone, Refusal> {
-        let mut done = None;
-        for host in self.roots.iter_mut().flat_map(|root| &mut root.hosts) {
-            if host.settings.name != name {
-                continue;
+        let refused = |error: String| Refusal { error, late: Vec::new() };
+        if self.settings.role != Role::Primary {
+            return Err(refused(format!("{} is not the primary; only that holds hosts", self.settings.host)));
+        }
+        let is_known = self.settings.hosts.iter().any(|host| host.name == name);
+        let kept = match action {
+            // One that has left the fleet can be let go, too.
+            HostAction::Pause | HostAction::Resume if is_known || action == HostAction::Resume => {
+                (self.settings.hold)(name, action == HostAction::Pause).map_err(refused)?
             }
-            let changed = match action {
+            _ => false,
+        };
+        if !is_known && !kept {
+            return Err(refused(format!("no secondary has the name {}", name.escape_debug())));
+        }
+        let mut done = HostDone { changed: kept };
+        for host in self.roots.iter_mut().flat_map(|root| &mut root.hosts).filter(|host| host.settings.name == name) {
+            done.changed |= match action {
                 HostAction::Pause => !std::mem::replace(&mut host.paused, true),
                 HostAction::Resume => {
                     host.try_now();
@@ -332,10 +344,8 @@ impl Owner {
                     true
                 }
             };
-            *done.get_or_insert(false) |= changed;
         }
-        let missing = || Refusal { error: format!("no secondary has the name {}", name.escape_debug()), late: vec![] };
-        done.map(|changed| HostDone { changed }).ok_or_else(missing)
+        Ok(done)
     }
 
     /// Waits for `roots`, by name, all of them if there are none.
@@ -494,17 +504,21 @@ impl Owner {
                 host.doing = host.busy.and_then(|_| doing.on(&host.settings.name));
             }
         }
+        let (roots, writer) = match self.settings.role {
+            Role::Secondary => (self.settings.received)(),
+            _ => (self.roots.iter_mut().map(|root| root.status((now, time_ms))).collect(), None),
+        };
         let status = FleetStatus {
             schema: SCHEMA,
             software: env!("CARGO_PKG_VERSION").to_owned(),
             fleet: self.settings.fleet.clone(),
             host: self.settings.host.clone(),
             role: self.settings.role,
-            primary: self.settings.primary.clone(),
+            primary: self.settings.primary.clone().or(writer),
             term: self.settings.term.0,
             time_ms,
             agent: Some(AgentStatus { pid: std::process::id(), started_ms: self.started.1, state, reasons }),
-            roots: self.roots.iter_mut().map(|root| root.status((now, time_ms))).collect(),
+            roots,
         };
         self.status.send_replace(Arc::new(status));
     }

@@ -117,7 +117,7 @@ fn of_host(record: Option<&HostRecord>, peek: &Peek, now_ms: u64) -> HostStatus 
 }
 
 /// The roots of a secondary, as they are here, and the last of the primaries that wrote them, with its term.
-fn received(config: &Config) -> (Vec<RootStatus>, Option<(u64, String)>) {
+pub(super) fn received(config: &Config) -> (Vec<RootStatus>, Option<(u64, String)>) {
     let mut primary: Option<(u64, String)> = None;
     let mut roots = Vec::new();
     for (name, path) in roots_here(config) {

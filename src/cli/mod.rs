@@ -10,8 +10,8 @@ mod destination;
 mod exclude;
 mod fleet;
 mod history;
-mod host;
 mod hooks;
+mod host;
 mod hosts;
 mod index;
 mod left;
@@ -29,6 +29,7 @@ mod state_dir;
 mod status;
 mod verify;
 mod wait;
+mod web;
 
 use std::path::PathBuf;
 

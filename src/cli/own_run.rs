@@ -2,6 +2,7 @@
 //! before it could not reach.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::history::History;
@@ -17,7 +18,7 @@ use crate::serve::words::ago;
 /// The run. Others wait for their time until it is dropped.
 #[derive(Debug)]
 pub(super) struct OwnRun {
-    state: StateDir,
+    state: Arc<StateDir>,
     _lock: RunLock,
     history: History,
     paused: Paused,
@@ -54,12 +55,12 @@ impl OwnRun {
         let members = config.static_hosts().into_iter().map(|host| host.name).collect();
         let history = History::load(&state, &fleet);
         let paused = Paused::load(&state, &fleet).map_err(failed)?;
-        Ok(Some(OwnRun { state, _lock: lock, history, paused, fleet, members }))
+        Ok(Some(OwnRun { state: Arc::new(state), _lock: lock, history, paused, fleet, members }))
     }
 
     /// The state directory.
-    pub(super) fn state(&self) -> &std::path::Path {
-        self.state.path()
+    pub(super) fn state(&self) -> &Arc<StateDir> {
+        &self.state
     }
 
     /// Hosts that are not to be tried, with the reason: those that are paused, and, unless it is to be done
