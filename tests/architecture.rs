@@ -192,7 +192,7 @@ const OUTSIDE: &[Outside] = &[
         why: "model, observe, plan, delta and wire know no clock, no thread and no system call",
     },
     Outside {
-        paths: &["anyhow", "clap", "indicatif", "tracing_subscriber"],
+        paths: &["anyhow", "clap", "indicatif", "tracing_subscriber", "tracing_journald"],
         only: &["cli"],
         why: "how people are spoken to is the command line's business; a library returns typed errors",
     },

@@ -1,4 +1,4 @@
-//! `rfleet status`, `host` and `wait`: with a stub in the agent's place, and where none runs.
+//! `rfleet status`, `host` and `wait`: with an agent, with a stub in its place, and where none runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -16,7 +16,8 @@ use rfleet::control::{Answer, HostDone, Refusal, Request, WaitDone, WaitHosts, W
 use rfleet::status::{
     AgentState, AgentStatus, FleetStatus, HostState, HostStatus, Role, RootState, RootStatus, SCHEMA,
 };
-use support::{Config, Outcome, Push, Scratch, Tree, assert_same, rfleet_bin, wait_until};
+use support::agent::SOON;
+use support::{Agent, Config, Outcome, Push, Scratch, Tree, assert_same, process, rfleet_bin, wait_until};
 
 /// Two hosts behind commands; the receiver of `gate` waits until the file `go` is there, and fails where `broken` is.
 struct Two {
@@ -41,6 +42,7 @@ impl Two {
             .hosts(&["gate", "box"])
             .host_command("gate", &[gate.to_str().unwrap()], "www", &scratch.path("copy-gate"))
             .host_command("box", &[bin, "receive"], "www", &scratch.path("copy-box"))
+            .lines("[push]\ninterval = \"1h\"\n[serve]\nlisten = \"off\"")
             .write(&scratch, "rfleet.toml");
         scratch.write("go", "");
         Self { scratch, config, gate }
@@ -381,4 +383,109 @@ fn watching_a_stub_agent_repeats_until_nobody_reads() {
     }
     drop(lines);
     wait_until("its end", Duration::from_secs(60), || child.try_wait().unwrap().is_some_and(|status| status.success()));
+}
+
+impl Two {
+    fn agent(&self) -> Agent {
+        Agent::start(&self.scratch, &self.config, &[])
+    }
+
+    /// Waits until all hosts have everything, as an operator would.
+    fn wait(&self) {
+        let outcome = self.command(&["wait"]);
+        outcome.assert_code(0);
+        assert_eq!(outcome.stdout, "gate\nbox\n");
+    }
+
+    /// Ends what is open to `gate`; where `broken` is, nothing else is had there.
+    fn break_gate(&self, agent: &Agent) {
+        self.scratch.write("broken", "");
+        let of_gate = |pid: &u32| process::arguments(*pid).iter().any(|word| word.ends_with(b"copy-gate"));
+        process::descendants(agent.pid()).into_iter().filter(of_gate).for_each(process::kill);
+    }
+}
+
+#[test]
+fn an_agent_says_how_the_fleet_is_and_what_it_left_says_so_afterwards() {
+    let two = Two::new();
+    let agent = two.agent();
+    two.wait();
+    assert_same(&two.scratch.path("source"), &two.copy("box"));
+    wait_until("all is well", SOON, || two.status(&[]).1 == Some(0));
+    let (status, _) = two.status(&[]);
+    assert_eq!(status.agent.as_ref().map(|agent| agent.state), Some(AgentState::Ok));
+    assert_eq!((status.schema, status.role, host(&status, "gate").state), (SCHEMA, Role::Primary, HostState::Current));
+    let text = two.command(&["status"]);
+    for words in ["agent ok", "watched", "gate", "box", "current"] {
+        assert!(text.stdout.contains(words), "{}", text.said());
+    }
+    two.break_gate(&agent);
+    two.scratch.write("source/c", "z");
+    let one = two.command(&["wait", "--hosts", "1"]);
+    one.assert_code(0);
+    assert_eq!(one.stdout, "box\n");
+    wait_until("the failure", SOON, || host(&two.status(&[]).0, "gate").state == HostState::Failed);
+    let (status, code) = two.status(&[]);
+    let gate = host(&status, "gate");
+    assert!(code == Some(3) && gate.error.is_some() && gate.failures > 0 && gate.lag_s > 0.0, "{gate:?}");
+    assert_eq!(host(&status, "box").state, HostState::Current);
+    let late = two.command(&["wait", "--timeout", "200ms"]);
+    late.assert_code(3);
+    late.assert_only_line(&["not everywhere in time", "late: gate"]);
+    let text = two.command(&["status"]);
+    assert!(text.stdout.contains("error: ") && text.stdout.contains("next try"), "{}", text.said());
+    fs::remove_file(two.scratch.path("broken")).unwrap();
+    two.wait();
+    assert!(agent.stop().success());
+    let after = two.command(&["status"]);
+    after.assert_code(0);
+    assert!(after.stdout.contains("no agent runs here") && after.stdout.contains("current"), "{}", after.said());
+    two.command(&["wait"]).assert_only_line(&["no agent runs here"]);
+}
+
+#[test]
+fn a_host_that_an_agent_holds_is_held_by_the_next_one_too() {
+    let two = Two::new();
+    let agent = two.agent();
+    two.wait();
+    two.command(&["host", "pause", "box"]).assert_code(0);
+    let again = two.command(&["host", "pause", "box"]);
+    assert!(again.stdout.contains("already"), "{}", again.said());
+    assert!(agent.stop().success());
+    two.scratch.write("source/c", "z");
+    let agent = two.agent();
+    let one = two.command(&["wait", "--hosts", "1"]);
+    one.assert_code(0);
+    assert_eq!(one.stdout, "gate\n");
+    let (status, code) = two.status(&[]);
+    assert_eq!((code, host(&status, "box").state), (Some(3), HostState::Paused));
+    let late = two.command(&["wait", "--timeout", "200ms"]);
+    late.assert_code(3);
+    late.assert_only_line(&["late: box"]);
+    assert!(!two.copy("box").join("c").exists());
+    two.command(&["host", "resume", "box"]).assert_code(0);
+    two.wait();
+    assert_same(&two.scratch.path("source"), &two.copy("box"));
+    for (words, code) in
+        [(["wait", "--hosts", "3"], 1), (["host", "pause", "nobody"], 1), (["host", "reset", "nobody"], 1)]
+    {
+        two.command(&words).assert_code(code);
+    }
+    assert!(agent.stop().success());
+    assert!(!two.scratch.path("state/cms.paused.toml").exists());
+}
+
+#[test]
+fn a_host_that_is_reset_is_compared_by_the_agent_at_once() {
+    let two = Two::new();
+    let _agent = two.agent();
+    two.wait();
+    fs::remove_file(two.copy("box").join("a")).unwrap();
+    two.scratch.write("source/c", "z");
+    two.wait();
+    assert!(!two.copy("box").join("a").exists(), "what was not changed here is not looked at there");
+    two.command(&["host", "reset", "box"]).assert_code(0);
+    wait_until("what was deleted there", SOON, || two.copy("box").join("a").exists());
+    two.wait();
+    assert_same(&two.scratch.path("source"), &two.copy("box"));
 }

@@ -14,10 +14,12 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use super::StatusReceiver;
+use super::pushes::PushNow;
 use crate::control::{
     Answer, HostAction, HostDone, MAX_REQUEST_BYTES, MAX_WAIT_PATHS, PathInRoot, Refusal, Request, SOCKET, WaitDone,
     WaitHosts, WaitPath, from_line, to_line, unescape,
 };
+use crate::push::RootReport;
 use crate::status::{FleetStatus, HostState, HostStatus, Role, RootStatus};
 
 /// Callers at a time; more wait for their turn.
@@ -32,6 +34,7 @@ type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 pub(super) enum Asked {
     Status(oneshot::Sender<Arc<FleetStatus>>),
     Host(HostAction, String, Reply<HostDone>),
+    Push(PushNow, oneshot::Sender<Vec<oneshot::Receiver<RootReport>>>),
     /// Names of roots, all if there are none.
     Wait(Vec<String>, WaitHosts, oneshot::Sender<Vec<oneshot::Receiver<Result<WaitDone, Refusal>>>>),
 }
@@ -136,11 +139,40 @@ async fn answered(request: Request, tell: &(impl Fn(Asked) + Sync), status: &Sta
             tell(Asked::Host(action, name, reply));
             bytes(&answer.await.unwrap_or_else(|_| Err(ends())))
         }
+        Request::Push { confirmed, adopt, full } => {
+            bytes(&push(PushNow { confirmed, adopt, full }, tell, status).await)
+        }
         Request::Wait { paths, hosts, timeout_ms } => {
             let time = Duration::from_millis(timeout_ms).min(LONGEST_WAIT);
             bytes(&wait(&paths, hosts, time, tell, status).await)
         }
     }
+}
+
+/// How the agent is, once it has spoken; refused where it is not the primary's.
+async fn primary(status: &StatusReceiver) -> Result<Arc<FleetStatus>, Refusal> {
+    let ends = |_| Refusal { error: "the agent is ending".into(), late: Vec::new() };
+    let known = status.clone().wait_for(|status| status.role != Role::Unknown).await.map_err(ends)?.clone();
+    match known.role {
+        Role::Primary => Ok(known),
+        _ => refused(format!("{} is not the primary; only that pushes", known.host)),
+    }
+}
+
+async fn push(
+    push: PushNow,
+    tell: &(impl Fn(Asked) + Sync),
+    status: &StatusReceiver,
+) -> Result<Vec<RootReport>, Refusal> {
+    primary(status).await?;
+    let ends = |_| Refusal { error: "the agent is ending".into(), late: Vec::new() };
+    let (reply, answer) = oneshot::channel();
+    tell(Asked::Push(push, reply));
+    let mut reports = Vec::new();
+    for root in answer.await.map_err(ends)? {
+        reports.push(root.await.map_err(ends)?);
+    }
+    Ok(reports)
 }
 
 async fn wait(
@@ -154,11 +186,7 @@ async fn wait(
         return refused(format!("{} paths at once are too many", paths.len()));
     }
     let ends = || Refusal { error: "the agent is ending".into(), late: Vec::new() };
-    // Before it has spoken for the first time it knows no root.
-    let known = status.clone().wait_for(|status| status.role != Role::Unknown).await.map_err(|_| ends())?.clone();
-    if known.role != Role::Primary {
-        return refused(format!("{} is not the primary; only that knows what is where", known.host));
-    }
+    let known = primary(status).await?;
     let most = known.roots.iter().map(|root| root.hosts.len()).min().unwrap_or(0);
     if let WaitHosts::AtLeast(number) = hosts
         && number as usize > most

@@ -15,6 +15,7 @@
 //! | `barrier`  | pure: who waits for what |
 //! | `root`     | one root: which cycle may begin |
 //! | `owner`    | the loop |
+//! | `pushes`   | `rfleet push` while an agent runs |
 //! | `control`  | the socket of `rfleet status`, `wait` and `host` |
 //! | `canary`   | proof that events still come |
 //! | `notify`   | what systemd is told |
@@ -27,6 +28,7 @@ mod doing;
 mod host;
 mod notify;
 mod owner;
+mod pushes;
 mod root;
 mod schedule;
 mod settings;

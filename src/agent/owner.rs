@@ -11,10 +11,12 @@ use super::canary::Canary;
 use super::control::{self, Asked};
 use super::doing::DoingNow;
 use super::notify::Manager;
+use super::pushes::Pushes;
 use super::root::{Begun, RootAgent};
 use super::settings::Settings;
 use super::{Reload, Times, millis, now};
 use crate::control::{HostAction, HostDone, Refusal, WaitDone, WaitHosts};
+use crate::model::{Problem, shown};
 use crate::push::{HostReport, HostState, Looked, RootReport, push_root};
 use crate::status::{AgentState, AgentStatus, FleetStatus, Role, SCHEMA};
 use crate::tree::Watcher;
@@ -93,6 +95,7 @@ pub async fn run(
         times,
         reload,
         status,
+        pushes: Pushes::default(),
         started: (started, millis(now())),
         published: None,
         ticked: None,
@@ -133,6 +136,7 @@ struct Owner {
     times: Arc<dyn Times>,
     reload: Reload,
     status: watch::Sender<Arc<FleetStatus>>,
+    pushes: Pushes,
     started: (Instant, u64),
     published: Option<Instant>,
     ticked: Option<Instant>,
@@ -198,12 +202,16 @@ impl Owner {
                 }
                 root.looked(cycle, looked, times);
             }
-            Event::HostEnded(name, cycle, report) => self.host_ended(&name, cycle, &report, times),
+            Event::HostEnded(name, cycle, report) => {
+                self.host_ended(&name, cycle, &report, times);
+                self.pushes.host_ended(&name, cycle, &report);
+            }
             Event::CycleEnded(name, cycle, report, began) => {
                 let took = now.saturating_duration_since(began);
                 self.times.cycle(&name, took);
                 self.count_failures(&report);
                 say(&report, took);
+                self.pushes.cycle_ended(&name, cycle, &report);
                 if let Some(root) = self.roots.iter_mut().find(|root| root.settings.name == name) {
                     root.ended(cycle, &report, now);
                 }
@@ -243,13 +251,15 @@ impl Owner {
             self.roots[at].note_unsent(now);
             let name = &self.roots[at].settings.name;
             let doing = Arc::clone(self.doing.entry(name.clone()).or_default());
-            while let Some(begun) = self.roots[at].begin(&self.settings, (now, super::now()), doing.clone()) {
+            while let Some(mut begun) = self.roots[at].begin(&self.settings, (now, super::now()), doing.clone()) {
+                self.pushes.begin(&self.roots[at].settings.name, begun.cycle, &mut begun.job);
                 spawn(self.roots[at].settings.name.clone(), begun, &self.outbox);
             }
             let root = &mut self.roots[at];
             let hosts: Vec<_> =
                 root.hosts.iter().map(|host| (host.settings.name.as_str(), host.has().map(|at| at.sequence))).collect();
             root.barriers.answer(&hosts);
+            self.pushes.answer(root);
         }
         if self.published.is_none_or(|published| now.duration_since(published) >= STATUS_STEP) {
             self.publish(now);
@@ -307,6 +317,9 @@ impl Owner {
             }
             Asked::Host(action, name, reply) => {
                 let _ = reply.send(self.change_host(action, &name));
+            }
+            Asked::Push(push, reply) => {
+                let _ = reply.send(self.pushes.add(&push, &mut self.roots, now));
             }
             Asked::Wait(roots, hosts, reply) => {
                 let _ = reply.send(self.wait(&roots, hosts, now));
@@ -566,14 +579,17 @@ fn say(report: &RootReport, took: Duration) {
     let root = &report.name;
     for host in &report.hosts {
         if let Some(error) = &host.error {
-            tracing::warn!(root, host = host.name, "{}: {error}", host.name);
+            tracing::warn!(root, host = host.name, "{}: {}", host.name, shown(error));
         }
         let own = host.problems.iter().filter(|problem| !report.problems.contains(problem));
-        own.for_each(|problem| tracing::warn!(root, host = host.name, "{}: {problem}", host.name));
-        host.notes.iter().for_each(|note| tracing::info!(root, host = host.name, "{}: {note}", host.name));
+        let told = |problem: &Problem| {
+            tracing::warn!(root, host = host.name, "{}: {}", host.name, shown(&problem.to_string()));
+        };
+        own.for_each(told);
+        host.notes.iter().for_each(|note| tracing::info!(root, host = host.name, "{}: {}", host.name, shown(note)));
     }
-    report.problems.iter().for_each(|problem| tracing::warn!(root, "{problem}"));
-    report.notes.iter().for_each(|note| tracing::info!(root, "{note}"));
+    report.problems.iter().for_each(|problem| tracing::warn!(root, "{}", shown(&problem.to_string())));
+    report.notes.iter().for_each(|note| tracing::info!(root, "{}", shown(note)));
     let done: Vec<&HostReport> =
         report.hosts.iter().filter(|host| matches!(host.state, HostState::Done | HostState::Partial)).collect();
     if done.is_empty() {

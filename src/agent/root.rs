@@ -416,6 +416,17 @@ impl RootAgent {
         oldest.map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since))
     }
 
+    /// Everything is looked at and tried at once, whatever was refused or failed before. With `compare` everything on
+    /// the hosts is compared.
+    pub(super) fn push_now(&mut self, compare: bool, now: Instant) {
+        (self.refusals, self.held_until) = (0, None);
+        self.schedule.want_whole(now);
+        for host in &mut self.hosts {
+            host.compare |= compare;
+            host.try_now();
+        }
+    }
+
     /// Where the source is; `None` before the first look.
     pub(super) fn head(&self) -> Option<Position> {
         self.head

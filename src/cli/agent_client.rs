@@ -11,10 +11,14 @@ use crate::control::{
     Answer, HostAction, HostDone, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Refusal, Request, SOCKET, WaitDone, WaitHosts,
     WaitPath, from_line, to_line,
 };
+use crate::push::RootReport;
 use crate::status::FleetStatus;
 
 /// Time for an answer to what needs no waiting.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Time for a push.
+const LONGEST_PUSH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A connection to the agent of this host.
 #[derive(Debug)]
@@ -63,6 +67,15 @@ impl AgentClient {
     pub(super) fn wait(&mut self, paths: Vec<WaitPath>, hosts: WaitHosts, most: Duration) -> Result<WaitDone, Refusal> {
         let timeout_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
         self.ask(&Request::Wait { paths, hosts, timeout_ms }, most.saturating_add(self.patience))
+    }
+
+    /// Has the agent push everything now, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// As for [`AgentClient::status`].
+    pub(super) fn push(&mut self, confirmed: Vec<String>, adopt: bool, full: bool) -> Result<Vec<RootReport>, String> {
+        // It may be the first copy of a large tree.
+        self.ask(&Request::Push { confirmed, adopt, full }, LONGEST_PUSH).map_err(|refusal| refusal.error)
     }
 
     fn ask<T: DeserializeOwned>(&mut self, request: &Request, patience: Duration) -> Result<T, Refusal> {

@@ -5,6 +5,7 @@ mod adhoc;
 mod agent;
 mod agent_client;
 mod attic;
+mod by_agent;
 mod check;
 mod destination;
 mod exclude;
@@ -15,6 +16,7 @@ mod host;
 mod hosts;
 mod index;
 mod left;
+mod logging;
 mod own_run;
 mod paused;
 mod private_dir;
@@ -33,9 +35,10 @@ mod web;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
+use logging::LogFormat;
 
 /// Where the configuration lies unless --config says otherwise.
 const DEFAULT_CONFIG: &str = "/etc/rfleet/rfleet.toml";
@@ -76,21 +79,15 @@ struct Global {
     /// The configuration file [default: /etc/rfleet/rfleet.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How logs on stderr look
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    /// How logs on stderr look [default: text, or the journal's own under systemd]
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
     /// Say more; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Print nothing but errors
     #[arg(short, long, global = true)]
     quiet: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Subcommand)]
@@ -131,7 +128,7 @@ struct CheckArgs {
 pub fn main() -> u8 {
     let cli = Cli::parse();
     // What stays says what it does, one line for each cycle that did something.
-    start_logging(&cli.global, matches!(cli.command, Command::Agent(_)));
+    logging::start(&cli.global, matches!(cli.command, Command::Agent(_)));
     let exit = match &cli.command {
         Command::Push(args) => push::run(&cli.global, args),
         Command::Agent(args) => agent::run(&cli.global, args),
@@ -170,22 +167,6 @@ impl Global {
         unavailable.iter().for_each(|line| complain(format!("{}: {line}", path.display())));
         config.warnings().iter().for_each(|line| tracing::warn!("{}: {line}", path.display()));
         if unavailable.is_empty() { Ok(config) } else { Err(Exit::Usage) }
-    }
-}
-
-fn start_logging(global: &Global, stays: bool) {
-    use tracing_subscriber::filter::LevelFilter;
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (false, 0) if stays => LevelFilter::INFO,
-        (false, 0) => LevelFilter::WARN,
-        (false, 1) => LevelFilter::DEBUG,
-        (false, _) => LevelFilter::TRACE,
-    };
-    let logger = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
-    match global.log_format {
-        LogFormat::Text => logger.without_time().init(),
-        LogFormat::Json => logger.json().init(),
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Map, Value, json};
 
+pub use crate::model::shown;
 use crate::model::{Problem, ProblemKind};
 use crate::plan::guard::GuardRefusal;
 use crate::push::{HookReport, HostReport, HostState, RootReport, Skipped};
@@ -21,24 +22,6 @@ const SHOWN_PROBLEMS: usize = 20;
 
 /// Spaces between two columns.
 const GAP: usize = 2;
-
-/// `text` for people: control characters, and format characters that reorder a line, are escaped.
-/// What is escaped already stays as it is.
-pub fn shown(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.extend(char.escape_unicode());
-            }
-            _ if char.is_control() => out.extend(char.escape_unicode()),
-            _ => out.push(char),
-        }
-    }
-    out
-}
 
 /// `path` for people, as [`shown`]; bytes that are not UTF-8 as `\xff`.
 pub fn shown_path(path: &Path) -> String {
