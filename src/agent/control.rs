@@ -251,8 +251,14 @@ fn late(roots: &[String], status: &FleetStatus) -> Refusal {
     for root in waited {
         let is_refused = root.refused.is_some();
         refused = refused.or(root.refused.as_ref());
-        let behind =
-            |host: &&HostStatus| is_refused || host.sequence < root.sequence || host.state != HostState::Current;
+        let behind = |host: &&HostStatus| {
+            let wrong = matches!(
+                host.state,
+                HostState::Unknown | HostState::Partial | HostState::Failed | HostState::Refused
+            );
+            // One that is at work may only be told that nothing is new.
+            is_refused || wrong || host.sequence < root.sequence
+        };
         late.extend(root.hosts.iter().filter(behind).map(|host| host.name.clone()));
     }
     if late.is_empty() {
