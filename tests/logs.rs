@@ -118,7 +118,10 @@ fn the_journal_gets_events_of_its_own_kind_where_standard_error_leads_to_it() {
         let bytes = journal.recv(&mut buffer).expect("an event");
         found = String::from_utf8(buffer[..bytes].to_vec()).unwrap();
     }
-    assert!(found.contains(SHOWN) && found.contains("PRIORITY=4\n") && found.contains("SYSLOG_IDENTIFIER=rfleet\n"), "{found:?}");
+    assert!(
+        found.contains(SHOWN) && found.contains("PRIORITY=4\n") && found.contains("SYSLOG_IDENTIFIER=rfleet\n"),
+        "{found:?}"
+    );
     assert!(found.contains("F_ROOT"), "{found:?}");
     assert_eq!(agent.log(), "", "nothing is told twice");
     assert!(agent.stop().success());
@@ -132,7 +135,8 @@ fn the_journal_gets_events_of_its_own_kind_where_standard_error_leads_to_it() {
 fn where_the_journal_cannot_be_spoken_to_there_is_text() {
     let scratch = Scratch::new();
     let config = configured(&scratch, "interval = \"1h\"");
-    let place = "mount -t tmpfs tmpfs /run && export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && exec \"$0\" \"$@\"";
+    let place =
+        "mount -t tmpfs tmpfs /run && export JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) && exec \"$0\" \"$@\"";
     let wrapper = [&ALONE[..], &["--mount", "sh", "-c", place]].concat();
     let agent = Agent::start_as(&scratch, &config, &[], &wrapper);
     agent.wait(json!("all"), SOON);

@@ -252,10 +252,8 @@ fn late(roots: &[String], status: &FleetStatus) -> Refusal {
         let is_refused = root.refused.is_some();
         refused = refused.or(root.refused.as_ref());
         let behind = |host: &&HostStatus| {
-            let wrong = matches!(
-                host.state,
-                HostState::Unknown | HostState::Partial | HostState::Failed | HostState::Refused
-            );
+            let wrong =
+                matches!(host.state, HostState::Unknown | HostState::Partial | HostState::Failed | HostState::Refused);
             // One that is at work may only be told that nothing is new.
             is_refused || wrong || host.sequence < root.sequence
         };

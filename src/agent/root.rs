@@ -460,6 +460,7 @@ impl RootAgent {
     /// Why it is not as it should be, though no host is to blame.
     pub(super) fn troubles(&self, now: Instant, late: Duration) -> impl Iterator<Item = String> {
         let watch = self.watch.reason.clone();
+        let refused = self.status.refused.as_ref().map(|refused| format!("refused: {refused}"));
         let look = self.looking.as_ref().map(|look| now.saturating_duration_since(look.began));
         let look = look.filter(|age| *age > late).map(|age| format!("it is being looked at for {} s", age.as_secs()));
         let held_up = self.hosts.iter().filter(|host| host.failures() == 0 && !host.paused);
@@ -472,7 +473,7 @@ impl RootAgent {
             })
             .collect();
         let held_up = if self.held_until.is_some() { Vec::new() } else { held_up };
-        watch.into_iter().chain(look).chain(held_up)
+        watch.into_iter().chain(refused).chain(look).chain(held_up)
     }
 
     /// Whether nothing moves any more.
@@ -484,7 +485,7 @@ impl RootAgent {
 
     /// Whether the first cycle is done.
     pub(super) fn has_begun(&self) -> bool {
-        self.status.state == RootState::Ok
+        self.status.state != RootState::Unknown
     }
 }
 

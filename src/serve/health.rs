@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::feed::Latest;
 use super::words::span;
-use crate::status::{AgentState, Role, RootStatus};
+use crate::status::{AgentState, FleetStatus, Role, RootState, RootStatus};
 
 /// Why the process is not healthy: nobody keeps its status up to date any more.
 pub(super) fn unhealthy(latest: &Latest, stale_after: Duration) -> Option<String> {
@@ -21,11 +21,7 @@ pub(super) fn not_ready(latest: &Latest, stale_after: Duration, max_age: Option<
     let status = &latest.status;
     match status.role {
         Role::Unknown => reasons.push("it is not known yet whether this host is the primary".to_owned()),
-        Role::Primary => reasons.extend(match status.agent.as_ref().map(|agent| agent.state) {
-            None | Some(AgentState::Starting) => Some("the first cycle is not done".to_owned()),
-            Some(AgentState::Stopping) => Some("the agent is stopping".to_owned()),
-            Some(AgentState::Ok | AgentState::Degraded) => None,
-        }),
+        Role::Primary => reasons.extend(not_begun(status).map(str::to_owned)),
         Role::Secondary => {
             if status.roots.is_empty() {
                 reasons.push("no root is known".to_owned());
@@ -36,6 +32,21 @@ pub(super) fn not_ready(latest: &Latest, stale_after: Duration, max_age: Option<
         }
     }
     reasons
+}
+
+/// Why a primary does not push, or not yet.
+fn not_begun(status: &FleetStatus) -> Option<&'static str> {
+    const FIRST: &str = "the first cycle is not done";
+    let Some(agent) = &status.agent else { return Some(FIRST) };
+    match agent.state {
+        AgentState::Starting => Some(FIRST),
+        AgentState::Stopping => Some("the agent is stopping"),
+        // One may be degraded from the start.
+        AgentState::Ok | AgentState::Degraded => {
+            let begun = |root: &RootStatus| root.state != RootState::Unknown && root.sequence > 0;
+            (!status.roots.iter().all(begun)).then_some(FIRST)
+        }
+    }
 }
 
 /// Why a root of a secondary is not what it should be.
@@ -53,7 +64,7 @@ fn incomplete(root: &RootStatus, now_ms: u64, max_age: Option<Duration>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{AgentStatus, FleetStatus};
+    use crate::status::AgentStatus;
     use std::sync::Arc;
 
     const STALE: Duration = Duration::from_secs(30);
@@ -84,6 +95,15 @@ mod tests {
         };
         assert!(ready(Some(AgentState::Ok)) && ready(Some(AgentState::Degraded)));
         assert!(!ready(Some(AgentState::Starting)) && !ready(Some(AgentState::Stopping)) && !ready(None));
+        let degraded = |state, sequence| {
+            let agent = Some(AgentStatus { state: AgentState::Degraded, ..AgentStatus::default() });
+            let roots = vec![RootStatus { state, sequence, ..RootStatus::default() }];
+            let status = FleetStatus { role: Role::Primary, agent, roots, ..FleetStatus::default() };
+            not_ready(&latest(status, 0), STALE, None)
+        };
+        assert_eq!(degraded(RootState::Unknown, 5), ["the first cycle is not done"]);
+        assert_eq!(degraded(RootState::Refused, 0), ["the first cycle is not done"]);
+        assert!(degraded(RootState::Ok, 5).is_empty() && degraded(RootState::Refused, 5).is_empty());
         let unknown = not_ready(&latest(FleetStatus::default(), 100), STALE, None);
         assert_eq!(unknown.len(), 2, "stale, and without a role: {unknown:?}");
     }
