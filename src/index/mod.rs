@@ -35,7 +35,7 @@ use thiserror::Error;
 
 pub use hosts::HostRecord;
 pub use lookup::SharedFiles;
-pub use merge::{FileId, Look, Merge, Summary, Taken};
+pub use merge::{Look, Merge, Summary, Taken};
 pub use schema::{Condition, Identity};
 
 use crate::model::{Position, Sequence, Stamp};
