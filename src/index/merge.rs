@@ -11,7 +11,8 @@ use super::left::Left;
 use super::row::{self, State};
 use super::states::States;
 use super::{Index, IndexError, number};
-pub use names::{FileId, Taken};
+use names::Shared;
+pub use names::Taken;
 
 use crate::model::{Attributes, Digest, Inode, Kind, Name, Node, Position, RelPath, Seen, Stamp, Timestamp};
 
@@ -64,6 +65,7 @@ pub struct Merge<'i> {
     left: Left,
     /// The directory taken in last.
     current: Option<i64>,
+    shared: Shared,
     /// It is a scan of everything, and what it leaves out is all that is left out.
     whole: bool,
     done: bool,
@@ -94,7 +96,7 @@ struct Old {
 
 /// What is to be done about one name.
 enum Finding<'s> {
-    Vanished { name: Name, own: Option<(i64, Inode)> },
+    Vanished { name: Name, own: Option<i64>, inode: Inode },
     Appeared(&'s mut Seen),
     Differs(&'s mut Seen, Box<Old>),
 }
@@ -120,6 +122,7 @@ impl Index {
             states: States::default(),
             left: Left::default(),
             current: None,
+            shared: Shared::default(),
             whole: true,
             done: false,
         };
@@ -166,14 +169,17 @@ impl Merge<'_> {
         level: &mut Level,
         look: &mut dyn Look,
     ) -> Result<(), IndexError> {
+        if !self.whole {
+            self.shared.note(&finding);
+        }
         match finding {
-            Finding::Vanished { name, own: None } => {
+            Finding::Vanished { name, own: None, .. } => {
                 let until = self.next();
                 self.retire(dir, &name, until)
             }
             // Found under another name in this very directory.
-            Finding::Vanished { own: Some((own, _)), .. } if self.confirmed.contains(&own) => Ok(()),
-            Finding::Vanished { name, own: Some((own, inode)) } => {
+            Finding::Vanished { own: Some(own), .. } if self.confirmed.contains(&own) => Ok(()),
+            Finding::Vanished { name, own: Some(own), inode } => {
                 let orphan = Orphan { own, row: Some((dir, name)) };
                 self.orphans.entry((inode.dev, inode.ino)).or_default().push(orphan);
                 Ok(())
@@ -283,7 +289,7 @@ impl Merge<'_> {
             let own: Option<i64> = found.get(2)?;
             let Some(new) = seen.next_if(|seen| *seen.node.name == *name) else {
                 let (_, inode) = row::entry_of(name, state, Some(b""), None)?;
-                findings.push(Finding::Vanished { name: name.into(), own: own.map(|own| (own, inode)) });
+                findings.push(Finding::Vanished { name: name.into(), own, inode });
                 continue;
             };
             let racy: i64 = found.get(3)?;

@@ -37,7 +37,7 @@ use thiserror::Error;
 
 pub use hosts::HostRecord;
 pub use lookup::SharedFiles;
-pub use merge::{FileId, Look, Merge, Summary, Taken};
+pub use merge::{Look, Merge, Summary, Taken};
 pub use peek::Peek;
 pub use schema::{Condition, Identity};
 

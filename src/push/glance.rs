@@ -1,6 +1,6 @@
 //! The source where something happened, against its index.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use super::contents::{Contents, Indexed};
@@ -9,7 +9,7 @@ use super::record::RecordJob;
 use super::source::ScanError;
 use super::survey::{LOOK_BYTES, Looking};
 use super::{Paths, RootJob};
-use crate::index::{FileId, IndexError, Merge, Taken};
+use crate::index::{IndexError, Merge, Taken};
 use crate::model::{Attributes, Kind, Name, Node, Position, Problem, ProblemKind, RelPath, Seen};
 use crate::tree::{
     AttributesReader, Below, Glimpse, Root, ScanOptions, ScanReport, SystemOwners, Unwatched, glance, survey,
@@ -43,8 +43,6 @@ pub(super) fn glance_at(
         owners: &owners,
         ahead: BTreeMap::new(),
         done: BTreeMap::new(),
-        changed: HashSet::new(),
-        linked: HashSet::new(),
         buffer: vec![0; LOOK_BYTES],
         attributes: job.attributes.then(AttributesReader::on_this_thread),
         problems: Vec::new(),
@@ -98,9 +96,6 @@ struct Looks<'a> {
     /// By directory, what is to be looked at.
     ahead: BTreeMap<RelPath, Names>,
     done: BTreeMap<RelPath, Names>,
-    /// Files with several names, or that had, and those of them that got one.
-    changed: HashSet<FileId>,
-    linked: HashSet<FileId>,
     buffer: Vec<u8>,
     attributes: Option<AttributesReader>,
     problems: Vec<Problem>,
@@ -134,7 +129,7 @@ impl Looks<'_> {
     fn run(&mut self, merge: &mut Merge<'_>) -> Result<bool, ScanError> {
         loop {
             if self.ahead.is_empty() {
-                self.want_other_names(merge).map_err(ScanError::Index)?;
+                merge.other_names().map_err(ScanError::Index)?.iter().for_each(|path| self.want_entry(path));
             }
             let Some((dir, names)) = self.ahead.pop_first() else { return Ok(true) };
             self.done.entry(dir.clone()).or_default().extend(names.iter().cloned());
@@ -151,17 +146,6 @@ impl Looks<'_> {
                 return Ok(false);
             }
         }
-    }
-
-    /// Wants a look at the other names of files of which one name was looked at.
-    fn want_other_names(&mut self, merge: &Merge<'_>) -> Result<(), IndexError> {
-        let (changed, linked) = (std::mem::take(&mut self.changed), std::mem::take(&mut self.linked));
-        let mut names = merge.names_of(&changed, false)?;
-        if !linked.is_empty() {
-            names.extend(merge.names_of(&linked, true)?);
-        }
-        names.iter().for_each(|path| self.want_entry(path));
-        Ok(())
     }
 
     fn take_in(
@@ -226,8 +210,6 @@ impl Looks<'_> {
         if let Some(watcher) = &self.job.watcher {
             taken.gone.iter().filter_map(join).for_each(|path| watcher.forget(&path));
         }
-        self.changed.extend(taken.changed);
-        self.linked.extend(taken.linked);
         for path in taken.fresh.iter().filter_map(join) {
             match self.list(merge, &path) {
                 Ok(true) => {}
@@ -244,7 +226,7 @@ impl Looks<'_> {
         let below = Below { path, left: scope.left() };
         let options = ScanOptions { below: Some(below), ..*self.options };
         let mut failed = None;
-        let (root, linked) = (self.root, &mut self.linked);
+        let root = self.root;
         let (buffer, attributes, problems) = (&mut self.buffer, &mut self.attributes, &mut self.problems);
         let listed = survey(root, &options, self.owners, &mut |mut dir| {
             let mut look = Looking {
@@ -256,9 +238,6 @@ impl Looks<'_> {
                 attributes: attributes.as_mut(),
                 problems: &mut *problems,
             };
-            linked.extend(
-                dir.entries.iter().map(|seen| seen.inode).filter(|inode| inode.shared).map(|at| (at.dev, at.ino)),
-            );
             let merged = merge.directory(&dir.path, &dir.itself, &mut dir.entries, &mut look);
             let above = dir.path.split().map_or_else(RelPath::root, |(above, _)| above);
             let holder = root.dir(&above).and_then(|above| above.stat_self());

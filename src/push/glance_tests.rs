@@ -250,3 +250,29 @@ fn what_changed_in_one_place_takes_no_scan() {
     assert!(look(&[".rfleetignore"]), "patterns bear on everything");
     assert!(!look(&[]));
 }
+
+/// The kernel tells of the name that something is done by, which may be gone when it is looked at.
+#[test]
+fn what_was_done_by_a_name_that_went_with_its_directory_is_found_at_the_others() {
+    type Change = fn(&Path);
+    let renamed: Change = |source| fs::rename(source.join("d"), source.join("e")).unwrap();
+    let removed: Change = |source| fs::remove_dir_all(source.join("d")).unwrap();
+    for afterwards in [renamed, removed] {
+        let mut place = Place::new();
+        let kept = Arc::clone(&place.kept);
+        let source = place.source();
+        fs::create_dir_all(source.join("d/below")).unwrap();
+        fs::write(source.join("f"), "x").unwrap();
+        fs::hard_link(source.join("f"), source.join("d/below/f")).unwrap();
+        place.looked("by-looks", Extent::Whole, Some(Arc::clone(&kept)));
+        fs::write(source.join("d/below/f"), "more").unwrap();
+        fs::remove_file(source.join("d/below/f")).unwrap();
+        afterwards(&source);
+        let paths = [("d/below/f", false), ("d", false), ("e", true)];
+        let paths = paths.map(|(path, is_deep)| (RelPath::new(path.as_bytes()).unwrap(), is_deep));
+        let extent = Extent::Paths(Arc::new(paths.into_iter().collect()));
+        let (by_looks, whole) = place.looked("by-looks", extent, Some(kept));
+        assert!(!whole);
+        assert_eq!(by_looks, place.looked("by-scan", Extent::Whole, None).0);
+    }
+}

@@ -96,16 +96,29 @@ pub struct Editor {
     pub unseen: usize,
     /// A push runs meanwhile.
     pub watched: bool,
+    /// Files get second names.
+    links: bool,
 }
 
 impl Editor {
     /// With a first tree of about `entries`.
     pub fn start(root: &Path, rng: Rng, entries: usize) -> Self {
+        Self::begin(root, rng, entries, true)
+    }
+
+    /// One who never gives a file a second name.
+    pub fn without_links(root: &Path, rng: Rng, entries: usize) -> Self {
+        Self::begin(root, rng, entries, false)
+    }
+
+    fn begin(root: &Path, rng: Rng, entries: usize, links: bool) -> Self {
         fs::create_dir_all(root).unwrap();
         fs::write(root.join(ANCHOR), "here").unwrap();
-        let mut editor = Self { root: root.to_owned(), rng, serial: 0, log: Vec::new(), unseen: 0, watched: false };
+        let mut editor =
+            Self { root: root.to_owned(), rng, serial: 0, log: Vec::new(), unseen: 0, watched: false, links };
         for _ in 0..entries {
-            let first: [Operation; 4] = [Self::create, Self::make_path, Self::create, Self::link];
+            let fourth = if links { Self::link } else { Self::create };
+            let first: [Operation; 4] = [Self::create, Self::make_path, Self::create, fourth];
             let make = *editor.rng.pick(&first);
             make(&mut editor).unwrap();
         }
@@ -132,7 +145,9 @@ impl Editor {
                 here
             })
             .expect("tickets are below the sum of the weights");
-        let done = operation(self);
+        let takes_links =
+            *name != "ln -s" && name.split([' ', ',']).any(|word| ["ln", "link", "links"].contains(&word));
+        let done = if takes_links && !self.links { Ok(None) } else { operation(self) };
         if matches!(done, Ok(None)) {
             let done = self.create();
             return self.note("create", &done);

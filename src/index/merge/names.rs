@@ -16,10 +16,37 @@ pub struct Taken {
     pub fresh: Vec<Name>,
     /// Directories that are no longer here.
     pub gone: Vec<Name>,
-    /// Files that have several names, or had, of which one was looked at: the others are to be looked at as well.
-    pub changed: HashSet<FileId>,
+}
+
+/// Device and inode number.
+type FileId = (u64, u64);
+
+/// Files that have several names, or had, of which one was not as it is recorded. What was done by that name bears on
+/// the others, of which the kernel tells nothing.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    changed: HashSet<FileId>,
     /// Those of them that got a name: they may have had a single one so far.
-    pub linked: HashSet<FileId>,
+    linked: HashSet<FileId>,
+    /// Directories that are gone whose files have been noted.
+    buried: HashSet<i64>,
+}
+
+impl Shared {
+    pub(super) fn note(&mut self, finding: &Finding<'_>) {
+        let (before, now) = match finding {
+            Finding::Vanished { inode, .. } => (Some(*inode), None),
+            Finding::Appeared(seen) => (None, Some(seen.inode)),
+            Finding::Differs(seen, old) => (Some(old.inode), Some(seen.inode)),
+        };
+        let file = |inode: Option<Inode>| inode.filter(|inode| inode.shared).map(|inode| (inode.dev, inode.ino));
+        self.changed.extend(file(before));
+        self.changed.extend(file(now));
+        let same = before.is_some_and(|before| now.is_some_and(|now| (before.dev, before.ino) == (now.dev, now.ino)));
+        if !same {
+            self.linked.extend(file(now));
+        }
+    }
 }
 
 /// One name against its row.
@@ -28,12 +55,9 @@ enum Compared<'s> {
     Nothing,
     /// They are the same; of a directory, its number.
     Same(Option<i64>),
-    /// What is to be done, and the inode that is recorded.
-    Found(Finding<'s>, Option<Inode>),
+    /// What is to be done.
+    Found(Finding<'s>),
 }
-
-/// Device and inode number.
-pub type FileId = (u64, u64);
 
 impl Index {
     /// Begins to take in looks at single names at the time `started`; see [`Index::merge`]. What is not looked at
@@ -76,9 +100,8 @@ impl Merge<'_> {
             if let Some(seen) = seen {
                 self.states.take_first(std::slice::from_mut(seen));
             }
-            let shared = seen.as_ref().filter(|seen| seen.inode.shared).map(|seen| seen.inode);
             let is_directory = seen.as_ref().is_some_and(|seen| seen.node.kind.is_directory());
-            let (finding, before) = match self.compare_name(dir, name, seen.as_mut())? {
+            let finding = match self.compare_name(dir, name, seen.as_mut())? {
                 Compared::Nothing => continue,
                 Compared::Same(own) => {
                     if let Some(own) = own.filter(|_| is_directory) {
@@ -88,14 +111,8 @@ impl Merge<'_> {
                     }
                     continue;
                 }
-                Compared::Found(finding, before) => (finding, before),
+                Compared::Found(finding) => finding,
             };
-            let file = |inode: Inode| (inode.dev, inode.ino);
-            taken.changed.extend(before.filter(|inode| inode.shared).map(file));
-            taken.changed.extend(shared.map(file));
-            if before.map(file) != shared.map(file) {
-                taken.linked.extend(shared.map(file));
-            }
             if let Finding::Vanished { own: Some(_), .. } = &finding {
                 taken.gone.push(name.clone());
             }
@@ -125,7 +142,7 @@ impl Merge<'_> {
         let mut seen = Seen { node: Node { name: name.into(), ..seen.node.clone() }, inode: seen.inode };
         let name = seen.node.name.clone();
         let inode = (seen.inode.dev, seen.inode.ino);
-        let Compared::Found(Finding::Differs(seen, old), _) = self.compare_name(dir, &name, Some(&mut seen))? else {
+        let Compared::Found(Finding::Differs(seen, old)) = self.compare_name(dir, &name, Some(&mut seen))? else {
             return Ok(());
         };
         if (old.inode.dev, old.inode.ino) != inode {
@@ -139,22 +156,21 @@ impl Merge<'_> {
         self.update(dir, seen, &state, change)
     }
 
-    /// What is to be done about one name, and the inode that is recorded for it.
+    /// What is to be done about one name.
     fn compare_name<'s>(&self, dir: i64, name: &Name, seen: Option<&'s mut Seen>) -> Result<Compared<'s>, IndexError> {
         let mut statement = self.index.db.prepare_cached(
             "SELECT state, own, racy, target, digest, attributes FROM entries WHERE dir = ?1 AND name = ?2",
         )?;
         let mut rows = statement.query(params![dir, &**name])?;
         let Some(found) = rows.next()? else {
-            return Ok(seen.map_or(Compared::Nothing, |seen| Compared::Found(Finding::Appeared(seen), None)));
+            return Ok(seen.map_or(Compared::Nothing, |seen| Compared::Found(Finding::Appeared(seen))));
         };
         let state = found.get_ref(0)?.as_blob().map_err(|_| DAMAGED)?;
         let own: Option<i64> = found.get(1)?;
         let racy: i64 = found.get(2)?;
         let Some(new) = seen else {
             let (_, inode) = row::entry_of(name, state, Some(b""), None)?;
-            let own = own.map(|own| (own, inode));
-            return Ok(Compared::Found(Finding::Vanished { name: name.clone(), own }, Some(inode)));
+            return Ok(Compared::Found(Finding::Vanished { name: name.clone(), own, inode }));
         };
         if racy == 0 && *state == row::state_of(&new.node, &new.inode) {
             return Ok(Compared::Same(own));
@@ -164,32 +180,59 @@ impl Merge<'_> {
         let (node, inode) = row::entry_of(name, state, target, attributes)?;
         let digest = row::digest_of(found, 4)?;
         let old = Old { node, inode, own, racy: racy != 0, digest };
-        Ok(Compared::Found(Finding::Differs(new, Box::new(old)), Some(inode)))
+        Ok(Compared::Found(Finding::Differs(new, Box::new(old))))
     }
 
-    /// The recorded names of `files`, as far as they are in directories that are still there. A file that had one name
-    /// when it was recorded is only found by going through all of them.
+    /// The recorded names of files of which another name was not as recorded, as far as they are in directories that
+    /// are still there. What was told once is not told again.
     ///
     /// # Errors
     /// The database fails.
-    pub fn names_of(&self, files: &HashSet<FileId>, also_single: bool) -> Result<BTreeSet<RelPath>, IndexError> {
+    pub fn other_names(&mut self) -> Result<BTreeSet<RelPath>, IndexError> {
+        self.note_buried()?;
+        let changed = std::mem::take(&mut self.shared.changed);
+        let linked = std::mem::take(&mut self.shared.linked);
         let mut found = BTreeSet::new();
         let mut by_inode = self
             .index
             .db
             .prepare_cached("SELECT dir, name, state FROM entries WHERE inode = ?1 AND own IS NULL AND dir > 0")?;
-        for (_, ino) in files {
+        for (_, ino) in &changed {
             let mut rows = by_inode.query([ino.cast_signed()])?;
-            self.keep_names(&mut rows, files, &mut found)?;
+            self.keep_names(&mut rows, &changed, &mut found)?;
         }
-        if also_single {
+        if !linked.is_empty() {
+            // A file that had one name when it was recorded is only found by going through all of them.
             let mut single = self.index.db.prepare_cached(
                 "SELECT dir, name, state FROM entries WHERE inode IS NULL AND substr(state, 1, 1) = x'66'",
             )?;
             let mut rows = single.query([])?;
-            self.keep_names(&mut rows, files, &mut found)?;
+            self.keep_names(&mut rows, &linked, &mut found)?;
         }
         Ok(found)
+    }
+
+    /// Notes the files in directories that are gone, or not found again yet.
+    fn note_buried(&mut self) -> Result<(), IndexError> {
+        let mut ahead: Vec<i64> = self.orphans.values().flatten().map(|orphan| orphan.own).collect();
+        let mut below =
+            self.index.db.prepare_cached("SELECT own, state FROM entries WHERE dir = ?1 AND inode NOT NULL")?;
+        while let Some(dir) = ahead.pop() {
+            if !self.shared.buried.insert(dir) {
+                continue;
+            }
+            let mut rows = below.query([dir])?;
+            while let Some(row) = rows.next()? {
+                match row.get::<_, Option<i64>>(0)? {
+                    Some(own) => ahead.push(own),
+                    None => {
+                        let state = row.get_ref(1)?.as_blob().map_err(|_| DAMAGED)?;
+                        self.shared.changed.insert(row::file_of(state)?);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn keep_names(
