@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -97,6 +98,19 @@ fn a_cycle_that_did_nothing_is_not_told() {
     wait_until("a line for what changed", SOON, || pushed() == 2);
 }
 
+/// The fields of an event as the journal takes them: a name on a line, the length in eight bytes, the value, a line's end.
+fn fields(mut event: &[u8]) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    while let Some(end) = event.iter().position(|byte| *byte == b'\n') {
+        let (name, rest) = (&event[..end], &event[end + 1..]);
+        let length = usize::try_from(u64::from_le_bytes(rest[..8].try_into().unwrap())).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        fields.insert(text(name), text(&rest[8..8 + length]));
+        event = &rest[8 + length + 1..];
+    }
+    fields
+}
+
 #[test]
 fn the_journal_gets_events_of_its_own_kind_where_standard_error_leads_to_it() {
     let scratch = Scratch::new();
@@ -113,16 +127,14 @@ fn the_journal_gets_events_of_its_own_kind_where_standard_error_leads_to_it() {
     );
     let wrapper = [&ALONE[..], &["--mount", "sh", "-c", &place]].concat();
     let agent = Agent::start_as(&scratch, &config, &[], &wrapper);
-    let (mut found, mut buffer) = (String::new(), vec![0; 64 << 10]);
-    while !found.contains("bad") {
+    let (mut event, mut buffer) = (BTreeMap::new(), vec![0; 64 << 10]);
+    while !event.get("MESSAGE").is_some_and(|message: &String| message.contains("bad")) {
         let bytes = journal.recv(&mut buffer).expect("an event");
-        found = String::from_utf8(buffer[..bytes].to_vec()).unwrap();
+        event = fields(&buffer[..bytes]);
     }
-    assert!(
-        found.contains(SHOWN) && found.contains("PRIORITY=4\n") && found.contains("SYSLOG_IDENTIFIER=rfleet\n"),
-        "{found:?}"
-    );
-    assert!(found.contains("F_ROOT"), "{found:?}");
+    assert!(event["MESSAGE"].contains(SHOWN), "{event:?}");
+    assert_eq!((event["PRIORITY"].as_str(), event["SYSLOG_IDENTIFIER"].as_str()), ("4", "rfleet"));
+    assert_eq!(event["F_ROOT"], "www");
     assert_eq!(agent.log(), "", "nothing is told twice");
     assert!(agent.stop().success());
     // A variable that another process left says nothing of this one's standard error.
