@@ -4,6 +4,7 @@
 //! ```text
 //! {"op":"status"}                                              {"ok":{"schema":1,...}}
 //! {"op":"host","action":"pause","name":"web2"}                 {"ok":{"changed":true}}
+//! {"op":"push","confirmed":[],"full":true}                     {"ok":[...]}
 //! {"op":"wait","paths":[{"root":"uploads","path":"a/b"},"/srv/uploads/c"],"hosts":"all","timeout_ms":30000}
 //!                                                              {"ok":{"hosts":["web2","web3"]}}
 //!                                                              {"error":"...","late":["web3"]}
@@ -41,6 +42,18 @@ pub enum Request {
         action: HostAction,
         /// Its name in the fleet.
         name: String,
+    },
+    /// Push all of it now; the answer is the report of each root, when every host had its turn.
+    Push {
+        /// Ids of plans whose deletions are confirmed.
+        #[serde(default)]
+        confirmed: Vec<String>,
+        /// Destinations that this fleet has not used before are taken over.
+        #[serde(default)]
+        adopt: bool,
+        /// Everything on every host is compared.
+        #[serde(default)]
+        full: bool,
     },
     /// Answer when hosts have what is here now; the answer is a [`WaitDone`], or an error with `late`.
     Wait {
@@ -281,6 +294,8 @@ mod tests {
         let in_root = WaitPath::InRoot(PathInRoot { root: "uploads".into(), path: r"a\\b".into() });
         let paths = vec![in_root, WaitPath::Absolute("/srv/x".into())];
         assert_eq!(wait, Request::Wait { paths, hosts: WaitHosts::All, timeout_ms: 30_000 });
+        let push = says(r#"{"op":"push","confirmed":["p1"],"adopt":false,"full":true}"#);
+        assert_eq!(push, Request::Push { confirmed: vec!["p1".into()], adopt: false, full: true });
         let wait = says(r#"{"op":"wait","paths":[],"hosts":2,"timeout_ms":1}"#);
         assert_eq!(wait, Request::Wait { paths: vec![], hosts: WaitHosts::AtLeast(2), timeout_ms: 1 });
     }

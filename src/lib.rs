@@ -24,6 +24,7 @@
 //! | [`transport`] | a duplex byte link: SSH, a child process, any command |
 //! | [`push`]      | one cycle: a session for each host, all of them side by side |
 //! | [`receive`]   | the far end of a session and its own policy |
+//! | [`serve`]     | the status over HTTP: the page, metrics, health |
 //! | [`config`]    | what the file says, validated |
 //! | [`cli`]       | one file per command |
 //!
@@ -41,6 +42,7 @@ pub mod payload;
 pub mod plan;
 pub mod push;
 pub mod receive;
+pub mod serve;
 pub mod status;
 pub mod transport;
 pub mod tree;

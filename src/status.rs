@@ -40,6 +40,15 @@ pub struct FleetStatus {
     pub roots: Vec<RootStatus>,
 }
 
+impl FleetStatus {
+    /// Whether everything is as it should be: no root and no host needs a look, and the agent, where one runs, has no
+    /// complaint of its own.
+    pub fn is_well(&self) -> bool {
+        self.agent.as_ref().is_none_or(|agent| agent.state != AgentState::Degraded)
+            && self.roots.iter().all(|root| root.is_well() && root.hosts.iter().all(HostStatus::is_well))
+    }
+}
+
 /// What a host is in the fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,6 +60,17 @@ pub enum Role {
     Primary,
     /// It is pushed to.
     Secondary,
+}
+
+impl Role {
+    /// The word in the document.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Unknown => "unknown",
+            Role::Primary => "primary",
+            Role::Secondary => "secondary",
+        }
+    }
 }
 
 /// The agent's process.
@@ -79,6 +99,18 @@ pub enum AgentState {
     Degraded,
     /// It finishes what is under way and ends.
     Stopping,
+}
+
+impl AgentState {
+    /// The word in the document.
+    pub fn word(self) -> &'static str {
+        match self {
+            AgentState::Starting => "starting",
+            AgentState::Ok => "ok",
+            AgentState::Degraded => "degraded",
+            AgentState::Stopping => "stopping",
+        }
+    }
 }
 
 /// One root.
@@ -120,6 +152,13 @@ pub struct RootStatus {
     pub hosts: Vec<HostStatus>,
 }
 
+impl RootStatus {
+    /// Whether the root itself is as it should be; its hosts are not looked at.
+    pub fn is_well(&self) -> bool {
+        self.state == RootState::Ok && self.refused.is_none() && self.problem_count == 0
+    }
+}
+
 /// How a root is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,6 +170,17 @@ pub enum RootState {
     Ok,
     /// A guard refuses: nothing is changed anywhere.
     Refused,
+}
+
+impl RootState {
+    /// The word in the document.
+    pub fn word(self) -> &'static str {
+        match self {
+            RootState::Unknown => "unknown",
+            RootState::Ok => "ok",
+            RootState::Refused => "refused",
+        }
+    }
 }
 
 /// How changes of a root are noticed.
@@ -157,6 +207,17 @@ pub enum WatchMode {
     Events,
     /// Scans only.
     Scans,
+}
+
+impl WatchMode {
+    /// The word in the document.
+    pub fn word(self) -> &'static str {
+        match self {
+            WatchMode::Off => "off",
+            WatchMode::Events => "events",
+            WatchMode::Scans => "scans",
+        }
+    }
 }
 
 /// A path that could not be handled.
@@ -213,6 +274,14 @@ pub struct HostStatus {
     pub history: Vec<LagPoint>,
 }
 
+impl HostStatus {
+    /// Whether the host has everything, or is about to, and nothing failed there.
+    pub fn is_well(&self) -> bool {
+        let state = matches!(self.state, HostState::Current | HostState::Busy);
+        state && self.failures == 0 && self.problem_count == 0 && self.hooks.iter().all(|hook| hook.ok)
+    }
+}
+
 /// How a host is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -232,6 +301,32 @@ pub enum HostState {
     Refused,
     /// Held by the operator.
     Paused,
+}
+
+impl HostState {
+    /// All of them.
+    pub const ALL: [HostState; 7] = [
+        HostState::Unknown,
+        HostState::Current,
+        HostState::Busy,
+        HostState::Partial,
+        HostState::Failed,
+        HostState::Refused,
+        HostState::Paused,
+    ];
+
+    /// The word in the document.
+    pub fn word(self) -> &'static str {
+        match self {
+            HostState::Unknown => "unknown",
+            HostState::Current => "current",
+            HostState::Busy => "busy",
+            HostState::Partial => "partial",
+            HostState::Failed => "failed",
+            HostState::Refused => "refused",
+            HostState::Paused => "paused",
+        }
+    }
 }
 
 /// What is being done on a host.
@@ -273,4 +368,50 @@ pub struct HookStatus {
     pub detail: String,
     /// How long it took.
     pub seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_document(value: impl Serialize) -> String {
+        serde_json::to_value(value).unwrap().as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn words_are_those_of_the_document() {
+        HostState::ALL.iter().for_each(|state| assert_eq!(in_document(state), state.word()));
+        let states = [AgentState::Starting, AgentState::Ok, AgentState::Degraded, AgentState::Stopping];
+        states.iter().for_each(|state| assert_eq!(in_document(state), state.word()));
+        let roles = [Role::Unknown, Role::Primary, Role::Secondary];
+        roles.iter().for_each(|role| assert_eq!(in_document(role), role.word()));
+        let states = [RootState::Unknown, RootState::Ok, RootState::Refused];
+        states.iter().for_each(|state| assert_eq!(in_document(state), state.word()));
+        let modes = [WatchMode::Off, WatchMode::Events, WatchMode::Scans];
+        modes.iter().for_each(|mode| assert_eq!(in_document(mode), mode.word()));
+    }
+
+    #[test]
+    fn anything_that_needs_a_look_makes_it_unwell() {
+        let host = HostStatus { state: HostState::Current, ..HostStatus::default() };
+        let root = RootStatus { state: RootState::Ok, hosts: vec![host], ..RootStatus::default() };
+        let agent = AgentStatus { state: AgentState::Ok, ..AgentStatus::default() };
+        let well = FleetStatus { agent: Some(agent), roots: vec![root], ..FleetStatus::default() };
+        assert!(well.is_well());
+        let spoilt: [fn(&mut FleetStatus); 8] = [
+            |fleet| fleet.agent.as_mut().unwrap().state = AgentState::Degraded,
+            |fleet| fleet.roots[0].state = RootState::Unknown,
+            |fleet| fleet.roots[0].refused = Some("too many".into()),
+            |fleet| fleet.roots[0].problem_count = 1,
+            |fleet| fleet.roots[0].hosts[0].state = HostState::Paused,
+            |fleet| fleet.roots[0].hosts[0].failures = 1,
+            |fleet| fleet.roots[0].hosts[0].problem_count = 1,
+            |fleet| fleet.roots[0].hosts[0].hooks.push(HookStatus::default()),
+        ];
+        for (number, spoil) in spoilt.iter().enumerate() {
+            let mut fleet = well.clone();
+            spoil(&mut fleet);
+            assert!(!fleet.is_well(), "{number}");
+        }
+    }
 }

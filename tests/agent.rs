@@ -436,13 +436,54 @@ fn a_paused_host_gets_nothing_until_it_is_resumed() {
 }
 
 #[test]
-fn a_push_of_the_command_line_does_not_come_in_between() {
-    let local = Local::new(1);
+fn a_push_of_the_command_line_is_done_by_the_agent() {
+    let local = Local::new(2);
     let mut agent = local.start(EVENTS_ONLY);
     local.wait_equal(&mut agent, "the first cycle");
-    let push = support::Push::configured(&local.scratch, &local.scratch.path("rfleet.toml")).no_json().run();
-    assert!(push.said().contains("rfleet agent"), "{}", push.said());
-    push.assert_code(0);
+    let config = local.scratch.path("rfleet.toml");
+    let push = |words: &[&str]| support::Push::configured(&local.scratch, &config).args(words);
+    fs::remove_file(local.copies[0].join("anchor")).unwrap();
+    let report = push(&[]).ok().report();
+    assert_eq!((report.root().name.as_str(), report.host("web2").state.as_str()), ("www", "unchanged"));
+    assert!(!local.copies[0].join("anchor").exists(), "nothing changed here, so nothing is looked at there");
+    let full = push(&["--full"]).ok().report();
+    assert_eq!((full.host("web1").created, full.host("web1").state.as_str()), (1, "done"));
+    local.wait_equal(&mut agent, "all of it compared");
+    let people = push(&[]).no_json().ok();
+    assert!(people.stdout.contains("web1") && people.stdout.contains("unchanged"), "{}", people.said());
+    let other = push(&["--host", "web1"]).no_json().run();
+    other.assert_code(1);
+    other.assert_only_line(&["--host", "agent runs"]);
+    assert_eq!(agent.ask(&json!({"op": "host", "action": "pause", "name": "web2"})).unwrap()["ok"]["changed"], true);
+    let paused = push(&[]).run();
+    paused.assert_code(3);
+    assert!(paused.report().host("web2").error.as_ref().unwrap().contains("paused"), "{}", paused.said());
+    push(&["--dry-run"]).ok();
+}
+
+#[test]
+fn deletions_that_the_agent_refuses_can_be_confirmed() {
+    let local = Local::new(2);
+    (0..20).for_each(|number| fs::write(local.at(&number.to_string()), "x").unwrap());
+    let config = local.scratch.path("rfleet.toml");
+    local.config(EVENTS_ONLY).write_to(&config);
+    let text = fs::read_to_string(&config).unwrap().replace("\"100%\"", "5");
+    fs::write(&config, text).unwrap();
+    let mut agent = Agent::start(&local.scratch, &config, &[]);
+    local.wait_equal(&mut agent, "the first cycle");
+    (0..20).for_each(|number| fs::remove_file(local.at(&number.to_string())).unwrap());
+    let push = |words: &[&str]| support::Push::configured(&local.scratch, &config).args(words);
+    let refused = push(&[]).run();
+    refused.assert_code(4);
+    let report = refused.report();
+    let plan = report.root().refused.as_ref().and_then(|refused| refused.plan.clone()).expect("a plan to confirm");
+    refused.assert_line(&["--confirm-deletes", &plan]);
+    assert!(local.copies.iter().all(|copy| copy.join("19").exists()));
+    push(&["--confirm-deletes", "0000000000000000"]).run().assert_code(4);
+    let done = push(&["--confirm-deletes", &plan]).ok().report();
+    assert_eq!((done.host("web1").deleted, done.host("web2").deleted), (20, 20));
+    local.wait_equal(&mut agent, "what was confirmed");
+    wait_until("all is well again", SOON, || agent.root()["state"] == "ok");
 }
 
 #[test]

@@ -14,11 +14,13 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use super::StatusReceiver;
+use super::pushes::PushNow;
 use crate::control::{
     Answer, HostAction, HostDone, MAX_REQUEST_BYTES, MAX_WAIT_PATHS, PathInRoot, Refusal, Request, SOCKET, WaitDone,
     WaitHosts, WaitPath, from_line, to_line, unescape,
 };
-use crate::status::{FleetStatus, HostState, RootStatus};
+use crate::push::RootReport;
+use crate::status::{FleetStatus, HostState, HostStatus, Role, RootStatus};
 
 /// Callers at a time; more wait for their turn.
 const CALLERS: usize = 64;
@@ -32,6 +34,7 @@ type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 pub(super) enum Asked {
     Status(oneshot::Sender<Arc<FleetStatus>>),
     Host(HostAction, String, Reply<HostDone>),
+    Push(PushNow, oneshot::Sender<Vec<oneshot::Receiver<RootReport>>>),
     /// Names of roots, all if there are none.
     Wait(Vec<String>, WaitHosts, oneshot::Sender<Vec<oneshot::Receiver<Result<WaitDone, Refusal>>>>),
 }
@@ -136,11 +139,40 @@ async fn answered(request: Request, tell: &(impl Fn(Asked) + Sync), status: &Sta
             tell(Asked::Host(action, name, reply));
             bytes(&answer.await.unwrap_or_else(|_| Err(ends())))
         }
+        Request::Push { confirmed, adopt, full } => {
+            bytes(&push(PushNow { confirmed, adopt, full }, tell, status).await)
+        }
         Request::Wait { paths, hosts, timeout_ms } => {
             let time = Duration::from_millis(timeout_ms).min(LONGEST_WAIT);
             bytes(&wait(&paths, hosts, time, tell, status).await)
         }
     }
+}
+
+/// How the agent is, once it has spoken; refused where it is not the primary's.
+async fn primary(status: &StatusReceiver) -> Result<Arc<FleetStatus>, Refusal> {
+    let ends = |_| Refusal { error: "the agent is ending".into(), late: Vec::new() };
+    let known = status.clone().wait_for(|status| status.role != Role::Unknown).await.map_err(ends)?.clone();
+    match known.role {
+        Role::Primary => Ok(known),
+        _ => refused(format!("{} is not the primary; only that pushes", known.host)),
+    }
+}
+
+async fn push(
+    push: PushNow,
+    tell: &(impl Fn(Asked) + Sync),
+    status: &StatusReceiver,
+) -> Result<Vec<RootReport>, Refusal> {
+    primary(status).await?;
+    let ends = |_| Refusal { error: "the agent is ending".into(), late: Vec::new() };
+    let (reply, answer) = oneshot::channel();
+    tell(Asked::Push(push, reply));
+    let mut reports = Vec::new();
+    for root in answer.await.map_err(ends)? {
+        reports.push(root.await.map_err(ends)?);
+    }
+    Ok(reports)
 }
 
 async fn wait(
@@ -153,10 +185,17 @@ async fn wait(
     if paths.len() > MAX_WAIT_PATHS {
         return refused(format!("{} paths at once are too many", paths.len()));
     }
-    let roots = roots_of(paths, &status.borrow().roots)?;
+    let ends = || Refusal { error: "the agent is ending".into(), late: Vec::new() };
+    let known = primary(status).await?;
+    let most = known.roots.iter().map(|root| root.hosts.len()).min().unwrap_or(0);
+    if let WaitHosts::AtLeast(number) = hosts
+        && number as usize > most
+    {
+        return refused(format!("there are {most} hosts, and never {number}"));
+    }
+    let roots = roots_of(paths, &known.roots)?;
     let (reply, answer) = oneshot::channel();
     tell(Asked::Wait(roots.clone(), hosts, reply));
-    let ends = || Refusal { error: "the agent is ending".into(), late: Vec::new() };
     let barriers = answer.await.map_err(|_| ends())?;
     let all = async {
         let mut done: Option<WaitDone> = None;
@@ -210,10 +249,20 @@ fn late(roots: &[String], status: &FleetStatus) -> Refusal {
     let mut late: Vec<String> = Vec::new();
     let mut refused = None;
     for root in waited {
+        let is_refused = root.refused.is_some();
         refused = refused.or(root.refused.as_ref());
-        let behind =
-            |host: &&crate::status::HostStatus| host.sequence < root.sequence || host.state != HostState::Current;
+        let behind = |host: &&HostStatus| {
+            let wrong =
+                matches!(host.state, HostState::Unknown | HostState::Partial | HostState::Failed | HostState::Refused);
+            // One that is at work may only be told that nothing is new.
+            is_refused || wrong || host.sequence < root.sequence
+        };
         late.extend(root.hosts.iter().filter(behind).map(|host| host.name.clone()));
+    }
+    if late.is_empty() {
+        // What is waited for is not even recorded.
+        let waited = status.roots.iter().filter(|root| roots.is_empty() || roots.contains(&root.name));
+        late = waited.flat_map(|root| root.hosts.iter().map(|host| host.name.clone())).collect();
     }
     late.sort();
     late.dedup();

@@ -15,6 +15,7 @@
 //! | `barrier`  | pure: who waits for what |
 //! | `root`     | one root: which cycle may begin |
 //! | `owner`    | the loop |
+//! | `pushes`   | `rfleet push` while an agent runs |
 //! | `control`  | the socket of `rfleet status`, `wait` and `host` |
 //! | `canary`   | proof that events still come |
 //! | `notify`   | what systemd is told |
@@ -27,6 +28,7 @@ mod doing;
 mod host;
 mod notify;
 mod owner;
+mod pushes;
 mod root;
 mod schedule;
 mod settings;
@@ -38,7 +40,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 pub use owner::{Ended, run};
-pub use settings::{HostSettings, RecordTemplate, RootSettings, Settings, Timing};
+pub use settings::{Hold, HostSettings, Received, RecordTemplate, RootSettings, Settings, Timing};
 
 use crate::model::Timestamp;
 use crate::status::FleetStatus;

@@ -11,10 +11,12 @@ use super::canary::Canary;
 use super::control::{self, Asked};
 use super::doing::DoingNow;
 use super::notify::Manager;
+use super::pushes::Pushes;
 use super::root::{Begun, RootAgent};
 use super::settings::Settings;
 use super::{Reload, Times, millis, now};
 use crate::control::{HostAction, HostDone, Refusal, WaitDone, WaitHosts};
+use crate::model::{Problem, shown};
 use crate::push::{HostReport, HostState, Looked, RootReport, push_root};
 use crate::status::{AgentState, AgentStatus, FleetStatus, Role, SCHEMA};
 use crate::tree::Watcher;
@@ -93,6 +95,7 @@ pub async fn run(
         times,
         reload,
         status,
+        pushes: Pushes::default(),
         started: (started, millis(now())),
         published: None,
         ticked: None,
@@ -133,6 +136,7 @@ struct Owner {
     times: Arc<dyn Times>,
     reload: Reload,
     status: watch::Sender<Arc<FleetStatus>>,
+    pushes: Pushes,
     started: (Instant, u64),
     published: Option<Instant>,
     ticked: Option<Instant>,
@@ -198,12 +202,16 @@ impl Owner {
                 }
                 root.looked(cycle, looked, times);
             }
-            Event::HostEnded(name, cycle, report) => self.host_ended(&name, cycle, &report, times),
+            Event::HostEnded(name, cycle, report) => {
+                self.host_ended(&name, cycle, &report, times);
+                self.pushes.host_ended(&name, cycle, &report);
+            }
             Event::CycleEnded(name, cycle, report, began) => {
                 let took = now.saturating_duration_since(began);
                 self.times.cycle(&name, took);
                 self.count_failures(&report);
                 say(&report, took);
+                self.pushes.cycle_ended(&name, cycle, &report);
                 if let Some(root) = self.roots.iter_mut().find(|root| root.settings.name == name) {
                     root.ended(cycle, &report, now);
                 }
@@ -243,13 +251,15 @@ impl Owner {
             self.roots[at].note_unsent(now);
             let name = &self.roots[at].settings.name;
             let doing = Arc::clone(self.doing.entry(name.clone()).or_default());
-            while let Some(begun) = self.roots[at].begin(&self.settings, (now, super::now()), doing.clone()) {
+            while let Some(mut begun) = self.roots[at].begin(&self.settings, (now, super::now()), doing.clone()) {
+                self.pushes.begin(&self.roots[at].settings.name, begun.cycle, &mut begun.job);
                 spawn(self.roots[at].settings.name.clone(), begun, &self.outbox);
             }
             let root = &mut self.roots[at];
             let hosts: Vec<_> =
                 root.hosts.iter().map(|host| (host.settings.name.as_str(), host.has().map(|at| at.sequence))).collect();
             root.barriers.answer(&hosts);
+            self.pushes.answer(root);
         }
         if self.published.is_none_or(|published| now.duration_since(published) >= STATUS_STEP) {
             self.publish(now);
@@ -308,6 +318,9 @@ impl Owner {
             Asked::Host(action, name, reply) => {
                 let _ = reply.send(self.change_host(action, &name));
             }
+            Asked::Push(push, reply) => {
+                let _ = reply.send(self.pushes.add(&push, &mut self.roots, now));
+            }
             Asked::Wait(roots, hosts, reply) => {
                 let _ = reply.send(self.wait(&roots, hosts, now));
             }
@@ -315,12 +328,24 @@ impl Owner {
     }
 
     fn change_host(&mut self, action: HostAction, name: &str) -> Result<HostDone, Refusal> {
-        let mut done = None;
-        for host in self.roots.iter_mut().flat_map(|root| &mut root.hosts) {
-            if host.settings.name != name {
-                continue;
+        let refused = |error: String| Refusal { error, late: Vec::new() };
+        if self.settings.role != Role::Primary {
+            return Err(refused(format!("{} is not the primary; only that holds hosts", self.settings.host)));
+        }
+        let is_known = self.settings.hosts.iter().any(|host| host.name == name);
+        let kept = match action {
+            // One that has left the fleet can be let go, too.
+            HostAction::Pause | HostAction::Resume if is_known || action == HostAction::Resume => {
+                (self.settings.hold)(name, action == HostAction::Pause).map_err(refused)?
             }
-            let changed = match action {
+            _ => false,
+        };
+        if !is_known && !kept {
+            return Err(refused(format!("no secondary has the name {}", name.escape_debug())));
+        }
+        let mut done = HostDone { changed: kept };
+        for host in self.roots.iter_mut().flat_map(|root| &mut root.hosts).filter(|host| host.settings.name == name) {
+            done.changed |= match action {
                 HostAction::Pause => !std::mem::replace(&mut host.paused, true),
                 HostAction::Resume => {
                     host.try_now();
@@ -332,10 +357,8 @@ impl Owner {
                     true
                 }
             };
-            *done.get_or_insert(false) |= changed;
         }
-        let missing = || Refusal { error: format!("no secondary has the name {}", name.escape_debug()), late: vec![] };
-        done.map(|changed| HostDone { changed }).ok_or_else(missing)
+        Ok(done)
     }
 
     /// Waits for `roots`, by name, all of them if there are none.
@@ -494,17 +517,21 @@ impl Owner {
                 host.doing = host.busy.and_then(|_| doing.on(&host.settings.name));
             }
         }
+        let (roots, writer) = match self.settings.role {
+            Role::Secondary => (self.settings.received)(),
+            _ => (self.roots.iter_mut().map(|root| root.status((now, time_ms))).collect(), None),
+        };
         let status = FleetStatus {
             schema: SCHEMA,
             software: env!("CARGO_PKG_VERSION").to_owned(),
             fleet: self.settings.fleet.clone(),
             host: self.settings.host.clone(),
             role: self.settings.role,
-            primary: self.settings.primary.clone(),
+            primary: self.settings.primary.clone().or(writer),
             term: self.settings.term.0,
             time_ms,
             agent: Some(AgentStatus { pid: std::process::id(), started_ms: self.started.1, state, reasons }),
-            roots: self.roots.iter_mut().map(|root| root.status((now, time_ms))).collect(),
+            roots,
         };
         self.status.send_replace(Arc::new(status));
     }
@@ -552,14 +579,17 @@ fn say(report: &RootReport, took: Duration) {
     let root = &report.name;
     for host in &report.hosts {
         if let Some(error) = &host.error {
-            tracing::warn!(root, host = host.name, "{}: {error}", host.name);
+            tracing::warn!(root, host = host.name, "{}: {}", host.name, shown(error));
         }
         let own = host.problems.iter().filter(|problem| !report.problems.contains(problem));
-        own.for_each(|problem| tracing::warn!(root, host = host.name, "{}: {problem}", host.name));
-        host.notes.iter().for_each(|note| tracing::info!(root, host = host.name, "{}: {note}", host.name));
+        let told = |problem: &Problem| {
+            tracing::warn!(root, host = host.name, "{}: {}", host.name, shown(&problem.to_string()));
+        };
+        own.for_each(told);
+        host.notes.iter().for_each(|note| tracing::info!(root, host = host.name, "{}: {}", host.name, shown(note)));
     }
-    report.problems.iter().for_each(|problem| tracing::warn!(root, "{problem}"));
-    report.notes.iter().for_each(|note| tracing::info!(root, "{note}"));
+    report.problems.iter().for_each(|problem| tracing::warn!(root, "{}", shown(&problem.to_string())));
+    report.notes.iter().for_each(|note| tracing::info!(root, "{}", shown(note)));
     let done: Vec<&HostReport> =
         report.hosts.iter().filter(|host| matches!(host.state, HostState::Done | HostState::Partial)).collect();
     if done.is_empty() {

@@ -416,6 +416,17 @@ impl RootAgent {
         oldest.map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since))
     }
 
+    /// Everything is looked at and tried at once, whatever was refused or failed before. With `compare` everything on
+    /// the hosts is compared.
+    pub(super) fn push_now(&mut self, compare: bool, now: Instant) {
+        (self.refusals, self.held_until) = (0, None);
+        self.schedule.want_whole(now);
+        for host in &mut self.hosts {
+            host.compare |= compare;
+            host.try_now();
+        }
+    }
+
     /// Where the source is; `None` before the first look.
     pub(super) fn head(&self) -> Option<Position> {
         self.head
@@ -449,6 +460,7 @@ impl RootAgent {
     /// Why it is not as it should be, though no host is to blame.
     pub(super) fn troubles(&self, now: Instant, late: Duration) -> impl Iterator<Item = String> {
         let watch = self.watch.reason.clone();
+        let refused = self.status.refused.as_ref().map(|refused| format!("refused: {refused}"));
         let look = self.looking.as_ref().map(|look| now.saturating_duration_since(look.began));
         let look = look.filter(|age| *age > late).map(|age| format!("it is being looked at for {} s", age.as_secs()));
         let held_up = self.hosts.iter().filter(|host| host.failures() == 0 && !host.paused);
@@ -461,7 +473,7 @@ impl RootAgent {
             })
             .collect();
         let held_up = if self.held_until.is_some() { Vec::new() } else { held_up };
-        watch.into_iter().chain(look).chain(held_up)
+        watch.into_iter().chain(refused).chain(look).chain(held_up)
     }
 
     /// Whether nothing moves any more.
@@ -473,7 +485,7 @@ impl RootAgent {
 
     /// Whether the first cycle is done.
     pub(super) fn has_begun(&self) -> bool {
-        self.status.state == RootState::Ok
+        self.status.state != RootState::Unknown
     }
 }
 

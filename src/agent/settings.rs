@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::{Stamp, Term, Timestamp};
 use crate::plan::guard::DeleteLimit;
 use crate::push::{Endpoint, Limiter, RecordJob};
-use crate::status::Role;
+use crate::status::{Role, RootStatus};
 use crate::tree::Selection;
 
 pub use super::schedule::Timing;
@@ -25,7 +25,7 @@ pub struct Settings {
     pub primary: Option<String>,
     /// The primaryship.
     pub term: Term,
-    /// What is pushed; on a secondary, what is received.
+    /// What is pushed; nothing on a secondary.
     pub roots: Vec<RootSettings>,
     /// The secondaries.
     pub hosts: Vec<HostSettings>,
@@ -43,7 +43,17 @@ pub struct Settings {
     pub max_failures: u32,
     /// Where what it knows is kept, and where its socket is.
     pub state: PathBuf,
+    /// Remembers hosts that are held.
+    pub hold: Hold,
+    /// Tells what a secondary has.
+    pub received: Received,
 }
+
+/// Writes down that a host is held, or no longer; whether that is news. The error is one line.
+pub type Hold = Arc<dyn Fn(&str, bool) -> Result<bool, String> + Send + Sync>;
+
+/// What is in the roots of a secondary, as it is on its disk, and the primary that wrote it last.
+pub type Received = Arc<dyn Fn() -> (Vec<RootStatus>, Option<String>) + Send + Sync>;
 
 /// One root.
 #[derive(Clone, Debug, PartialEq)]

@@ -71,6 +71,15 @@ impl History {
         self.hosts.iter().filter_map(held).collect()
     }
 
+    /// What is known of the host's failures: how many in a row, the last error, and when it is tried again, in
+    /// seconds after 1970.
+    pub(super) fn failures(&self, name: &str, now_s: u64) -> Option<(u32, &str, u64)> {
+        let failed = self.hosts.get(name)?;
+        let failures = Failures { in_a_row: failed.in_a_row, last_s: failed.last_s };
+        let wait = failures.wait(now_s, chance(name, failed.in_a_row)).unwrap_or_default();
+        Some((failed.in_a_row, &failed.error, now_s + wait.as_secs()))
+    }
+
     /// Takes in what came of a run at `now_s`, and forgets hosts that are not `members`. Whether
     /// something is different now.
     fn learn(&mut self, reports: &[RootReport], members: &[String], now_s: u64) -> bool {

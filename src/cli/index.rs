@@ -1,7 +1,7 @@
 //! Where the index of each root lies, and what it is told of this host and this run.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::fleet;
@@ -30,8 +30,7 @@ impl Indexes {
 
     /// Where the index of the root `name` lies.
     pub(super) fn file(&self, name: &str) -> PathBuf {
-        // Neither name can hold a colon.
-        self.directory.join(format!("{}:{name}.index", self.fleet))
+        index_file(&self.directory, &self.fleet, name)
     }
 
     /// The index of `root`.
@@ -47,6 +46,12 @@ impl Indexes {
             full,
         }
     }
+}
+
+/// Where the index of `root` in `fleet` lies below the state directory.
+pub(super) fn index_file(directory: &Path, fleet: &str, root: &str) -> PathBuf {
+    // Neither name can hold a colon.
+    directory.join(format!("{fleet}:{root}.index"))
 }
 
 pub(super) fn machine() -> String {

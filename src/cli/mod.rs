@@ -3,16 +3,22 @@
 
 mod adhoc;
 mod agent;
+mod agent_client;
 mod attic;
+mod by_agent;
 mod check;
 mod destination;
 mod exclude;
 mod fleet;
 mod history;
 mod hooks;
+mod host;
 mod hosts;
 mod index;
+mod left;
+mod logging;
 mod own_run;
+mod paused;
 mod private_dir;
 mod progress;
 mod push;
@@ -22,13 +28,17 @@ mod run_lock;
 mod say;
 mod signals;
 mod state_dir;
+mod status;
 mod verify;
+mod wait;
+mod web;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
+use logging::LogFormat;
 
 /// Where the configuration lies unless --config says otherwise.
 const DEFAULT_CONFIG: &str = "/etc/rfleet/rfleet.toml";
@@ -69,21 +79,15 @@ struct Global {
     /// The configuration file [default: /etc/rfleet/rfleet.toml]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How logs on stderr look
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    /// How logs on stderr look [default: text, or the journal's own under systemd]
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
     /// Say more; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Print nothing but errors
     #[arg(short, long, global = true)]
     quiet: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Subcommand)]
@@ -103,6 +107,12 @@ enum Command {
     Check(CheckArgs),
     /// What discovery finds now
     Hosts(hosts::HostsArgs),
+    /// How the fleet is: by the running agent, else as the last push left it; exit 0 well, 3 something is not
+    Status(status::StatusArgs),
+    /// Hold a host, let it go on, forget what is known of it
+    Host(host::HostArgs),
+    /// Return when hosts have what is here now
+    Wait(wait::WaitArgs),
     /// What pushes replaced or deleted on this host: list it, bring it back
     Attic(attic::AtticArgs),
 }
@@ -118,7 +128,7 @@ struct CheckArgs {
 pub fn main() -> u8 {
     let cli = Cli::parse();
     // What stays says what it does, one line for each cycle that did something.
-    start_logging(&cli.global, matches!(cli.command, Command::Agent(_)));
+    logging::start(&cli.global, matches!(cli.command, Command::Agent(_)));
     let exit = match &cli.command {
         Command::Push(args) => push::run(&cli.global, args),
         Command::Agent(args) => agent::run(&cli.global, args),
@@ -127,6 +137,9 @@ pub fn main() -> u8 {
         Command::Verify(args) => verify::run(&cli.global, args),
         Command::Check(args) => check::run(&cli.global, args),
         Command::Hosts(args) => hosts::run(&cli.global, args),
+        Command::Status(args) => status::run(&cli.global, args),
+        Command::Host(args) => host::run(&cli.global, args),
+        Command::Wait(args) => wait::run(&cli.global, args),
         Command::Attic(args) => attic::run(&cli.global, args),
     };
     exit as u8
@@ -154,22 +167,6 @@ impl Global {
         unavailable.iter().for_each(|line| complain(format!("{}: {line}", path.display())));
         config.warnings().iter().for_each(|line| tracing::warn!("{}: {line}", path.display()));
         if unavailable.is_empty() { Ok(config) } else { Err(Exit::Usage) }
-    }
-}
-
-fn start_logging(global: &Global, stays: bool) {
-    use tracing_subscriber::filter::LevelFilter;
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (false, 0) if stays => LevelFilter::INFO,
-        (false, 0) => LevelFilter::WARN,
-        (false, 1) => LevelFilter::DEBUG,
-        (false, _) => LevelFilter::TRACE,
-    };
-    let logger = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false);
-    match global.log_format {
-        LogFormat::Text => logger.without_time().init(),
-        LogFormat::Json => logger.json().init(),
     }
 }
 

@@ -2,22 +2,26 @@
 //! before it could not reach.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::history::History;
 use super::index::Indexes;
+use super::paused::Paused;
 use super::run_lock::{self, Locked, RunLock};
 use super::state_dir::StateDir;
 use super::{Exit, complain};
 use crate::config::Config;
 use crate::push::RootReport;
+use crate::serve::words::ago;
 
 /// The run. Others wait for their time until it is dropped.
 #[derive(Debug)]
 pub(super) struct OwnRun {
-    state: StateDir,
+    state: Arc<StateDir>,
     _lock: RunLock,
     history: History,
+    paused: Paused,
     fleet: String,
     members: Vec<String>,
 }
@@ -50,17 +54,25 @@ impl OwnRun {
         };
         let members = config.static_hosts().into_iter().map(|host| host.name).collect();
         let history = History::load(&state, &fleet);
-        Ok(Some(OwnRun { state, _lock: lock, history, fleet, members }))
+        let paused = Paused::load(&state, &fleet).map_err(failed)?;
+        Ok(Some(OwnRun { state: Arc::new(state), _lock: lock, history, paused, fleet, members }))
     }
 
     /// The state directory.
-    pub(super) fn state(&self) -> &std::path::Path {
-        self.state.path()
+    pub(super) fn state(&self) -> &Arc<StateDir> {
+        &self.state
     }
 
-    /// Hosts that are not to be tried yet, with the reason.
-    pub(super) fn held(&self) -> HashMap<String, String> {
-        self.history.held(now_s())
+    /// Hosts that are not to be tried, with the reason: those that are paused, and, unless it is to be done
+    /// `at_once`, those that could not be reached lately.
+    pub(super) fn held(&self, at_once: bool) -> HashMap<String, String> {
+        let now_s = now_s();
+        let mut held = if at_once { HashMap::new() } else { self.history.held(now_s) };
+        for (host, since_s) in self.paused.hosts() {
+            let since = ago(now_s.saturating_mul(1000), since_s.saturating_mul(1000));
+            held.insert(host.to_owned(), format!("paused {since}; `rfleet host resume {host}` lets it go on"));
+        }
+        held
     }
 
     /// What is kept of each root.

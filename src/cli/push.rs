@@ -12,7 +12,7 @@ use super::adhoc::unconfigured;
 use super::index::Indexes;
 use super::own_run::OwnRun;
 use super::progress::Bars;
-use super::{Exit, Global, complain, exclude, fleet, render, runtime, signals};
+use super::{Exit, Global, by_agent, complain, exclude, fleet, render, runtime, signals};
 use crate::config::{self, Config, RootConfig};
 use crate::model::Term;
 use crate::plan::guard::DeleteLimit;
@@ -78,7 +78,7 @@ pub(super) struct Options {
     pub(super) json: bool,
     /// Compare contents, not sizes and times
     #[arg(long)]
-    checksum: bool,
+    pub(super) checksum: bool,
     /// Sync extended attributes and ACLs too (with a configuration, each root says so itself)
     #[arg(short = 'X', long)]
     pub(super) xattrs: bool,
@@ -93,10 +93,10 @@ pub(super) struct Options {
     pub(super) ssh_config: Option<PathBuf>,
     /// What to run on the far side [default: rfleet receive]
     #[arg(long, value_name = "COMMAND")]
-    receiver: Option<String>,
+    pub(super) receiver: Option<String>,
     /// Silence after which a host is given up [default: 30s]
     #[arg(long, value_name = "DURATION")]
-    timeout: Option<String>,
+    pub(super) timeout: Option<String>,
 }
 
 /// What a cycle is to do, however it was asked for.
@@ -149,6 +149,11 @@ pub(super) fn usage(message: impl std::fmt::Display) -> Exit {
 
 /// Runs one cycle and reports it.
 pub(super) fn cycle(global: &Global, paths: &[String], options: &Options, request: Request) -> Exit {
+    if paths.is_empty()
+        && let Some(exit) = by_agent::push(global, options, &request)
+    {
+        return exit;
+    }
     let prepared = match paths {
         [] if options.xattrs => {
             Err(usage("--xattrs goes with SRC DEST; with a configuration each root's `xattrs` decides"))
@@ -189,7 +194,7 @@ pub(super) fn cycle(global: &Global, paths: &[String], options: &Options, reques
     }
 }
 
-fn report(
+pub(super) fn report(
     global: &Global,
     options: &Options,
     request: &Request,
@@ -440,7 +445,7 @@ fn configured(global: &Global, options: &Options, request: &Request) -> Result<O
     };
     // Whoever names a host, or wants all of them, is not told to wait.
     let at_once = request.full || options.host.is_some();
-    let held = own_run.as_ref().filter(|_| !at_once).map(OwnRun::held).unwrap_or_default();
+    let held = own_run.as_ref().map(|run| run.held(at_once)).unwrap_or_default();
     let bytes_per_second = request.bytes_per_second.or(config.push.bandwidth);
     // Contents that are compared, or patterns of one run, say nothing of what other runs left.
     let usable = !options.checksum && options.exclude.is_empty() && !request.delete_excluded;

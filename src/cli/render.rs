@@ -12,6 +12,7 @@ use std::path::Path;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Map, Value, json};
 
+pub use crate::model::shown;
 use crate::model::{Problem, ProblemKind};
 use crate::plan::guard::GuardRefusal;
 use crate::push::{HookReport, HostReport, HostState, RootReport, Skipped};
@@ -21,24 +22,6 @@ const SHOWN_PROBLEMS: usize = 20;
 
 /// Spaces between two columns.
 const GAP: usize = 2;
-
-/// `text` for people: control characters, and format characters that reorder a line, are escaped.
-/// What is escaped already stays as it is.
-pub fn shown(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
-        match char {
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.extend(char.escape_unicode());
-            }
-            _ if char.is_control() => out.extend(char.escape_unicode()),
-            _ => out.push(char),
-        }
-    }
-    out
-}
 
 /// `path` for people, as [`shown`]; bytes that are not UTF-8 as `\xff`.
 pub fn shown_path(path: &Path) -> String {
@@ -177,7 +160,7 @@ fn problems(out: &mut String, indent: &str, problems: &[Problem], unlisted: u64)
     }
 }
 
-fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+pub(super) fn widths(rows: &[Vec<String>]) -> Vec<usize> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -187,7 +170,7 @@ fn widths(rows: &[Vec<String>]) -> Vec<usize> {
 }
 
 /// Words to the left, amounts to the right.
-fn aligned(row: &[String], widths: &[usize]) -> String {
+pub(super) fn aligned(row: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
     for (column, (cell, &width)) in row.iter().zip(widths).enumerate() {
         let gap = if column == 0 { 0 } else { GAP };

@@ -46,7 +46,16 @@ impl StateDir {
         Self::open_at(&locate()?)
     }
 
-    fn open_at(path: &Path) -> Result<Self, String> {
+    /// Opens the state directory of this process; `None` where there is none, which stays so.
+    ///
+    /// # Errors
+    /// As for [`StateDir::open`].
+    pub(super) fn existing() -> Result<Option<Self>, String> {
+        let path = locate()?;
+        if path.exists() { Self::open_at(&path).map(Some) } else { Ok(None) }
+    }
+
+    pub(super) fn open_at(path: &Path) -> Result<Self, String> {
         let opened = PrivateDir::open(path).map(StateDir);
         opened.map_err(|error| format!("state directory: {error}; STATE_DIRECTORY can name another one"))
     }

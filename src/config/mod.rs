@@ -25,9 +25,9 @@ use std::path::{Path, PathBuf};
 pub use address::{AddressError, HostAddress, MAX_HOST_BYTES, check_host, check_user};
 pub use error::ConfigError;
 pub use options::{
-    AddressSource, Bandwidth, CloudfrontConfig, CommitHook, DiscoveryConfig, DiscoverySource, Durability,
-    FailoverConfig, HostConfig, HostKeys, MirrorConfig, OwnerPolicy, PushConfig, Quota, ReceiveConfig, RoleConfig,
-    RoleSource, RootConfig, ServeConfig, SshConfig,
+    AddressSource, Bandwidth, CloudfrontConfig, CommitHook, DEFAULT_LISTEN, DiscoveryConfig, DiscoverySource,
+    Durability, FailoverConfig, HostConfig, HostKeys, Listen, MirrorConfig, OwnerPolicy, PushConfig, Quota,
+    ReceiveConfig, RoleConfig, RoleSource, RootConfig, ServeConfig, SshConfig,
 };
 pub use values::{DeleteLimit, ValueError, parse_bytes, parse_duration, parse_rate};
 

@@ -4,7 +4,7 @@ pub use crate::receive::{CommitHook, Durability, OwnerPolicy, Quota};
 pub use crate::transport::HostKeys;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -249,9 +249,28 @@ pub struct FailoverConfig {
     pub on_promote: Vec<Vec<String>>,
 }
 
+/// Where something listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listen {
+    /// At [`DEFAULT_LISTEN`], if that is free.
+    #[default]
+    Default,
+    /// There, as the file says.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+/// Where the status is served unless the file says otherwise.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9460);
+
 /// `[serve]`: HTTP for status, metrics and health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeConfig {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// Names under which it may be asked for, besides this host's own.
+    pub hosts: Vec<String>,
+    /// How old the last complete state of a ready secondary may be; `None` is no bound.
+    pub ready_max_age: Option<Duration>,
 }

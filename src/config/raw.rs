@@ -231,6 +231,8 @@ raw_table! {
     /// `[serve]`
     RawServe {
         listen: String,
+        hosts: Texts,
+        ready_max_age: Scalar,
     }
 }
 

@@ -1,6 +1,5 @@
 //! Whole files: what a good one means, and the one line that each bad one gives.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -107,7 +106,7 @@ fn the_least_file_gets_every_default() {
         },
         mirror: None,
         failover: None,
-        serve: ServeConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9460)) },
+        serve: ServeConfig { listen: Listen::Default, hosts: vec![], ready_max_age: None },
         path: "F".into(),
         warnings: Vec::new(),
     };
@@ -252,6 +251,8 @@ fn values_other_than_the_defaults_arrive() {
         lease = false
         [serve]
         listen = "[::]:80"
+        hosts = ["status.example.org"]
+        ready_max_age = "1h"
         "#,
     )
     .unwrap();
@@ -279,7 +280,10 @@ fn values_other_than_the_defaults_arrive() {
     assert_eq!(config.receive.quota, Quota { bytes: Some(20 << 30), entries: Some(1_000_000) });
     assert_eq!(config.receive.protect.lines().collect::<Vec<_>>(), ["wp-config.php", "/cache/"]);
     assert_eq!(config.receive.timeout, Duration::from_secs(90));
-    assert_eq!(config.serve.listen.to_string(), "[::]:80");
+    assert_eq!(config.serve.listen, Listen::At("[::]:80".parse().unwrap()));
+    assert_eq!(parse_more("[serve]\nlisten = \"off\"").unwrap().serve.listen, Listen::Off);
+    assert_eq!(config.serve.hosts, ["status.example.org"]);
+    assert_eq!(config.serve.ready_max_age, Some(Duration::from_secs(3600)));
 }
 
 #[rstest]
@@ -724,8 +728,9 @@ fn a_bad_root(#[case] root: &str, #[case] expected: &str) {
 )]
 #[case(
     "[serve]\nlisten = \"localhost:80\"",
-    "F:7: [serve] listen = `localhost:80`: expected an address and port such as `127.0.0.1:9460`"
+    "F:7: [serve] listen = `localhost:80`: expected an address and port such as `127.0.0.1:9460`, or `off`"
 )]
+#[case("[serve]\nhosts = [\"a b\"]", "F:7: [serve] hosts = `a b`: a host holds only letters, digits, `.`, `_` and `-`")]
 fn a_bad_section(#[case] more: &str, #[case] expected: &str) {
     assert_eq!(parse_more(more).unwrap_err().to_string(), expected);
 }

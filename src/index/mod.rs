@@ -14,6 +14,7 @@
 //! | `left`    | what scans left out; breaks in the history |
 //! | `lookup`  | listings and places of what is there now |
 //! | `hosts`   | what is known of each host; how long the past is kept |
+//! | `peek`    | what it says to one who only looks |
 //!
 //! Knows only its own database: no synced directory, no clock.
 
@@ -22,6 +23,7 @@ mod hosts;
 mod left;
 mod lookup;
 mod merge;
+mod peek;
 mod row;
 mod schema;
 mod states;
@@ -36,6 +38,7 @@ use thiserror::Error;
 pub use hosts::HostRecord;
 pub use lookup::SharedFiles;
 pub use merge::{Look, Merge, Summary, Taken};
+pub use peek::Peek;
 pub use schema::{Condition, Identity};
 
 use crate::model::{Position, Sequence, Stamp};

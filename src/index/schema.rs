@@ -10,10 +10,10 @@ use super::IndexError;
 use super::left::MOUNTS;
 
 /// Version of the tables. Another one is rebuilt: an index is a memory, not the only copy of anything.
-const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 2;
 
 /// "rflt": tells our databases from others.
-const APPLICATION: i64 = 0x7266_6c74;
+pub(super) const APPLICATION: i64 = 0x7266_6c74;
 
 /// Memory for pages. A scan reads each page once, so more gains nothing.
 const CACHE_KIBIBYTES: i64 = 8 << 10;

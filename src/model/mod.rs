@@ -14,6 +14,7 @@ mod path;
 mod patterns;
 mod problem;
 mod session;
+mod shown;
 
 pub use attributes::{
     ACCESS_ACL, AclMap, AclName, Attribute, AttributeClass, AttributeFidelity, Attributes, AttributesError, CAPABILITY,
@@ -29,6 +30,7 @@ pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES, PathError, RESERVED_NAME, RelPath
 pub use patterns::{PatternError, Patterns, Verdict};
 pub use problem::{Problem, ProblemKind};
 pub use session::{SESSION_TIME_BYTES, session_name, session_time};
+pub use shown::shown;
 
 use serde::{Deserialize, Serialize};
 

@@ -231,13 +231,24 @@ impl Serialize for RelPath {
 impl<'de> Deserialize<'de> for RelPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
-        impl serde::de::Visitor<'_> for Bytes {
+        impl<'de> serde::de::Visitor<'de> for Bytes {
             type Value = RelPath;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a relative name")
             }
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<RelPath, E> {
                 RelPath::new_or_root(bytes).map_err(E::custom)
+            }
+            // JSON has no bytes, only numbers.
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut numbers: A) -> Result<RelPath, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = numbers.next_element()? {
+                    if bytes.len() >= MAX_PATH_BYTES {
+                        return Err(serde::de::Error::custom(PathError::TooLong));
+                    }
+                    bytes.push(byte);
+                }
+                self.visit_bytes(&bytes)
             }
         }
         deserializer.deserialize_bytes(Bytes)

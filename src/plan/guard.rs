@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::Plan;
 use crate::model::{Hasher, RelPath};
 
@@ -44,7 +46,7 @@ impl fmt::Display for DeleteLimit {
 }
 
 /// Which guard refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Guard {
     /// The source is not there, or is no directory.
     Source,
@@ -84,7 +86,7 @@ impl Guard {
 }
 
 /// A refusal. Nothing was changed anywhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuardRefusal {
     /// Which guard.
     pub guard: Guard,

@@ -247,7 +247,7 @@ pub struct Plan {
 }
 
 /// A plan in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Totals {
     /// Entries that the host gets.
     pub created: u64,

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{Position, Problem, RelPath};
 use crate::plan::Totals;
 use crate::plan::guard::GuardRefusal;
 use crate::wire::HookResult;
 
 /// How one host ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostState {
     /// Everything is there.
     Done,
@@ -39,7 +41,7 @@ impl HostState {
 }
 
 /// A hook that a host's own configuration had it run after the commit.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HookReport {
     /// The command, as words for people.
     pub command: String,
@@ -60,7 +62,7 @@ impl From<HookResult> for HookReport {
 }
 
 /// One host.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HostReport {
     /// The host's name.
     pub name: String,
@@ -136,7 +138,7 @@ impl HostReport {
 }
 
 /// Files that are too large to be synced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// The bound, in bytes.
     pub max_size_bytes: u64,
@@ -147,7 +149,7 @@ pub struct Skipped {
 }
 
 /// One root.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RootReport {
     /// Its name; empty for a push without configuration.
     pub name: String,

@@ -60,3 +60,4 @@ pub use hooks::{Answers, CommitHook, Due, HOOK_TIMEOUT, HookEnd, HookRunner, MAX
 pub use policy::{Durability, OwnerPolicy, Policy, Quota, Roots, TIMEOUT};
 pub use restore::{RestoreError, Restored, Wanted, restore, restore_to};
 pub use session::{ReceiveError, refuse_to_start, serve};
+pub use state::decode as decode_state;

@@ -43,7 +43,7 @@ pub(super) fn encode(state: &RootState) -> Vec<u8> {
 
 /// The record in the file; `None` if it cannot be understood, which costs a comparison and an
 /// adoption, never a wrong change.
-pub(super) fn decode(bytes: &[u8]) -> Option<RootState> {
+pub fn decode(bytes: &[u8]) -> Option<RootState> {
     let (text, digest) = std::str::from_utf8(bytes).ok()?.rsplit_once(DIGEST)?;
     if digest != format!("{}\n", Digest::of(text.as_bytes())) {
         return None;

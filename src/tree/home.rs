@@ -7,7 +7,7 @@ use rustix::process::geteuid;
 
 use super::beneath::{Dir, LIST, Root};
 use super::stage::StageError;
-use crate::model::{RESERVED_NAME, RelPath};
+use crate::model::{RESERVED_NAME, RelPath, Timestamp};
 
 pub(super) const STATE: &[u8] = b"state";
 
@@ -20,6 +20,14 @@ pub(super) const MAX_STATE_BYTES: u64 = 64 * 1024;
 /// `InvalidData` if `.rfleet` or its state is not what a receiver of this user makes, else the
 /// operating system's.
 pub fn read_state(root: &Root) -> io::Result<Option<Vec<u8>>> {
+    Ok(read_dated_state(root)?.map(|(bytes, _)| bytes))
+}
+
+/// As [`read_state`], with the time at which it was written.
+///
+/// # Errors
+/// As for [`read_state`].
+pub fn read_dated_state(root: &Root) -> io::Result<Option<(Vec<u8>, Timestamp)>> {
     let top = root.dir(&RelPath::root())?;
     match open_home(&top) {
         Ok(Some(home)) => state_in(&home),
@@ -29,7 +37,7 @@ pub fn read_state(root: &Root) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-pub(super) fn state_in(home: &Dir) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn state_in(home: &Dir) -> io::Result<Option<(Vec<u8>, Timestamp)>> {
     let foreign = || io::Error::new(io::ErrorKind::InvalidData, "`.rfleet/state` is not a state file of this user");
     let (file, stat) = match home.open_file(STATE) {
         Ok(opened) => opened,
@@ -42,7 +50,7 @@ pub(super) fn state_in(home: &Dir) -> io::Result<Option<Vec<u8>>> {
     }
     let mut bytes = Vec::new();
     file.take(MAX_STATE_BYTES).read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
+    Ok(Some((bytes, stat.mtime)))
 }
 
 /// `.rfleet`, if it is there and is the effective user's.

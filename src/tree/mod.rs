@@ -96,7 +96,7 @@ pub use attributes::{Found, LocalAttributes, Reader as AttributesReader, attribu
 pub use below::find_below;
 pub use beneath::{Dir, FreeSpace, Parents, Root, RootIdentity, Stat};
 pub use glance::{Glimpse, glance};
-pub use home::read_state;
+pub use home::{read_dated_state, read_state};
 pub use kept::{KeptSession, KeptSessions};
 pub use links::LinkTable;
 pub use meta::{LocalMeta, Shortfall};

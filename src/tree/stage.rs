@@ -284,7 +284,7 @@ impl Staging {
     /// # Errors
     /// As [`read_state`].
     pub fn read_state(&self) -> io::Result<Option<Vec<u8>>> {
-        state_in(&self.home)
+        Ok(state_in(&self.home)?.map(|(bytes, _)| bytes))
     }
 
     /// Replaces the state by `bytes`, durably and at once.

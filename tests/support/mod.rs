@@ -11,6 +11,7 @@ pub mod copy;
 pub mod editor;
 pub mod fleet;
 pub mod flipper;
+pub mod http;
 pub mod impostor;
 pub mod keep;
 pub mod ledger;

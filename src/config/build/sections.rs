@@ -1,6 +1,5 @@
 //! The other sections, one function each.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -8,8 +7,8 @@ use toml::Spanned;
 use super::super::address::{check_host, check_user};
 use super::super::error::Fault;
 use super::super::options::{
-    CloudfrontConfig, CommitHook, Durability, FailoverConfig, HostKeys, MirrorConfig, OwnerPolicy, PushConfig, Quota,
-    ReceiveConfig, RoleConfig, RoleSource, ServeConfig, SshConfig,
+    CloudfrontConfig, CommitHook, Durability, FailoverConfig, HostKeys, Listen, MirrorConfig, OwnerPolicy, PushConfig,
+    Quota, ReceiveConfig, RoleConfig, RoleSource, ServeConfig, SshConfig,
 };
 use super::super::raw::{
     RawCloudfront, RawCommitHook, RawFailover, RawMirror, RawPush, RawReceive, RawRole, RawServe, RawSsh, Tables,
@@ -223,11 +222,24 @@ pub(super) fn failover(raw: RawFailover) -> Result<FailoverConfig, Fault> {
 
 pub(super) fn serve(raw: RawServe) -> Result<ServeConfig, Fault> {
     let listen = match raw.listen {
+        Some(field) if field.get_ref() == "off" => Listen::Off,
         Some(field) => match field.get_ref().parse() {
-            Ok(listen) => listen,
-            Err(_) => return Err(Fault::value(&field, "expected an address and port such as `127.0.0.1:9460`")),
+            Ok(listen) => Listen::At(listen),
+            Err(_) => {
+                return Err(Fault::value(&field, "expected an address and port such as `127.0.0.1:9460`, or `off`"));
+            }
         },
-        None => SocketAddr::from(([127, 0, 0, 1], 9460)),
+        None => Listen::Default,
     };
-    Ok(ServeConfig { listen })
+    let names = raw.hosts.map(Spanned::into_inner).unwrap_or_default();
+    let name = |field: Spanned<String>| match check_host(field.get_ref()) {
+        Ok(name) => Ok(name.to_owned()),
+        Err(error) => Err(Fault::value(&field, error)),
+    };
+    let ready_max_age = duration(raw.ready_max_age, Duration::ZERO)?;
+    Ok(ServeConfig {
+        listen,
+        hosts: names.into_iter().map(name).collect::<Result<_, _>>()?,
+        ready_max_age: (!ready_max_age.is_zero()).then_some(ready_max_age),
+    })
 }
