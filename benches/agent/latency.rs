@@ -128,7 +128,10 @@ fn play_lsyncd(stage: &Stage, round: u64, count: u64, keeps: bool) -> Result<Sam
     sample(&mut writer, &eyes, count)
 }
 
-/// How the last host is sick.
+/// The host that becomes sick: the first, whom others would be the first to wait for.
+const PATIENT: usize = 1;
+
+/// How that host is sick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sickness {
     /// Its receiver is stopped, and so is each that follows it.
@@ -139,7 +142,7 @@ pub enum Sickness {
     Slow,
 }
 
-/// Makes the last host sick; dropped, it lets it be well.
+/// Makes it sick; dropped, it lets it be well.
 struct Sick<'a> {
     relay: &'a Relay,
     stop: Arc<AtomicBool>,
@@ -155,7 +158,7 @@ impl<'a> Sick<'a> {
             Sickness::Slow => relay.set(SLOW),
             Sickness::Stopped => {
                 let (told, accounting) = (Arc::clone(&stop), stage.accounting.clone());
-                let copy: PathBuf = stage.copy(stage.hosts);
+                let copy: PathBuf = stage.copy(PATIENT);
                 stopper = Some(thread::spawn(move || {
                     let mut stopped = Vec::new();
                     while !told.load(Ordering::Relaxed) {
@@ -191,14 +194,14 @@ fn send(pid: u32, signal: Signal) {
     }
 }
 
-/// The others while the last host is sick, between two times in which it is well.
+/// The others while one host is sick, between two times in which it is well.
 pub fn play_sick(stage: &Stage, scale: Scale, sickness: Sickness) -> Result<Vec<Vec<String>>> {
     let directories = stage.set(DIRECTORIES, FILES, 2000)?;
     let mut writer = Writer::new(stage.source(), &directories, stage.seed, 16_000);
     let relay = Relay::start(stage.sshd.port)?;
-    let agent = Agent::start(stage, PUSH, &stage.ssh_config(&[(stage.hosts, relay.port)])?)?;
+    let agent = Agent::start(stage, PUSH, &stage.ssh_config(&[(PATIENT, relay.port)])?)?;
     agent.wait(stage.hosts, FIRST_SYNC)?;
-    let others: Vec<PathBuf> = (1..stage.hosts).map(|host| stage.copy(host)).collect();
+    let others: Vec<PathBuf> = (1..=stage.hosts).filter(|host| *host != PATIENT).map(|host| stage.copy(host)).collect();
     let eyes = Eyes::open(others, &directories)?;
     sample(&mut writer, &eyes, WARM_UP as u64)?;
     let mut during = |span: Duration| -> Result<Samples> {
@@ -218,7 +221,7 @@ pub fn play_sick(stage: &Stage, scale: Scale, sickness: Sickness) -> Result<Vec<
     agent.wait(stage.hosts, FIRST_SYNC)?;
     stage.judge(1..=stage.hosts)?;
     well.0.extend(during(span / 2)?.0);
-    let host = status["hosts"].as_array().and_then(|hosts| hosts.last()).context("a status without hosts")?;
+    let host = status["hosts"].as_array().and_then(|hosts| hosts.get(PATIENT - 1)).context("a status without hosts")?;
     eprintln!("  the sick host at the end: {}, lag {} s, error {}", host["state"], host["lag_s"], host["error"]);
     agent.stop()?;
     let ratio = |of: fn(&Samples) -> Vec<f64>, share: f64| {

@@ -136,7 +136,8 @@ pub fn play(stage: &Stage, scale: Scale) -> Result<Vec<Vec<String>>> {
 }
 
 fn table(seconds: &[Second]) -> Vec<Vec<String>> {
-    let titles = ["second", "written", "behind", "lag s", "recorded, not sent", "noticed, not looked at", "agent MB"];
+    let titles =
+        ["second", "written", "behind", "lag s", "recorded, not sent", "noticed, not looked at", "agent MB", "own MB"];
     let mut rows = vec![titles.map(str::to_owned).to_vec()];
     let step = (seconds.len() / 12).max(1);
     rows.extend(seconds.iter().step_by(step).map(|second| {
@@ -148,6 +149,7 @@ fn table(seconds: &[Second]) -> Vec<Vec<String>> {
             second.pending.to_string(),
             second.dirty.to_string(),
             number(second.memory.resident / 1e6, 1),
+            number(second.memory.own / 1e6, 1),
         ]
     }));
     rows

@@ -124,6 +124,7 @@ fn settings(config: &Config, args: &AgentArgs, indexes: &Indexes, state: PathBuf
             settle: push.settle,
             settle_max: push.settle_max,
             interval: push.interval,
+            longest_interval: push.longest_interval,
             poll: POLL.min(push.interval),
         },
         events: push.events,
