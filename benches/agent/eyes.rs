@@ -19,6 +19,9 @@ use crate::random::Random;
 /// How often to look where no event says so.
 const BLINK: Duration = Duration::from_millis(20);
 
+/// What is later than this is told when it happens, with what it was.
+const LATE_SECONDS: f64 = 0.1;
+
 /// Watches the copies.
 pub struct Eyes {
     inotify: OwnedFd,
@@ -98,16 +101,14 @@ pub struct Writer {
     directories: Vec<PathBuf>,
     random: Random,
     known: Vec<PathBuf>,
-    /// A file has at most so many bytes.
-    most_bytes: u64,
     count: u64,
 }
 
 impl Writer {
     /// Into these directories of `source`.
-    pub fn new(source: PathBuf, directories: &[PathBuf], seed: u64, most_bytes: u64) -> Self {
+    pub fn new(source: PathBuf, directories: &[PathBuf], seed: u64) -> Self {
         let directories = directories.to_vec();
-        Self { source, directories, random: Random::new(seed), known: Vec::new(), most_bytes, count: 0 }
+        Self { source, directories, random: Random::new(seed), known: Vec::new(), count: 0 }
     }
 
     /// Rest for 30 to 150 ms.
@@ -126,7 +127,10 @@ impl Writer {
             self.known.push(name.clone());
             name
         };
-        let mut content = vec![0; usize::try_from(200 + self.random.below(self.most_bytes))?];
+        // One in five is large enough for a delta.
+        let bytes =
+            if self.random.below(5) == 0 { 40_000 + self.random.below(160_000) } else { 200 + self.random.below(8000) };
+        let mut content = vec![0; usize::try_from(bytes)?];
         self.random.fill(&mut content);
         let path = self.source.join(&name);
         // What is left of earlier files is no news.
@@ -136,6 +140,11 @@ impl Writer {
         drop(file);
         let closed = Instant::now();
         let seen = eyes.see(&name, mark(&path).context("a file that was just written")?, closed, patience)?;
+        let last = seen.iter().map(|seen| seen.unwrap_or(f64::INFINITY)).fold(0.0, f64::max);
+        if last > LATE_SECONDS {
+            let what = if is_old { "overwritten" } else { "new" };
+            eprintln!("  late: {last:.3} s, file {}, {what}, {bytes} bytes", self.count);
+        }
         for (copy, _) in eyes.copies.iter().zip(&seen).filter(|(_, seen)| seen.is_some()) {
             let same = fs::read(copy.join(&name)).is_ok_and(|there| there == content);
             ensure!(same, "{}: another content than at the source", copy.join(&name).display());

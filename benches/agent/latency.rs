@@ -89,7 +89,7 @@ pub fn play(stage: &Stage, scale: Scale, only_rfleet: bool) -> Result<Vec<Vec<St
     let few = (scale.samples / 5).max(1);
     for round in 0..scale.rounds {
         let directories = stage.set(DIRECTORIES, FILES, 2000)?;
-        let mut writer = Writer::new(stage.source(), &directories, stage.seed + round, 8000);
+        let mut writer = Writer::new(stage.source(), &directories, stage.seed + round);
         let agent = Agent::start(stage, PUSH, &stage.ssh_config(&[])?)?;
         agent.wait(stage.hosts, FIRST_SYNC)?;
         let eyes = Eyes::open(stage.copies(), &directories)?;
@@ -114,7 +114,7 @@ pub fn play(stage: &Stage, scale: Scale, only_rfleet: bool) -> Result<Vec<Vec<St
 
 fn play_lsyncd(stage: &Stage, round: u64, count: u64, keeps: bool) -> Result<Samples> {
     let directories = stage.set(DIRECTORIES, FILES, 2000)?;
-    let mut writer = Writer::new(stage.source(), &directories, stage.seed + round, 8000);
+    let mut writer = Writer::new(stage.source(), &directories, stage.seed + round);
     let _running = Lsyncd::start(stage, keeps)?;
     let deadline = Instant::now() + FIRST_SYNC;
     // It syncs everything when it starts, and notices changes from then on.
@@ -197,7 +197,7 @@ fn send(pid: u32, signal: Signal) {
 /// The others while one host is sick, between two times in which it is well.
 pub fn play_sick(stage: &Stage, scale: Scale, sickness: Sickness) -> Result<Vec<Vec<String>>> {
     let directories = stage.set(DIRECTORIES, FILES, 2000)?;
-    let mut writer = Writer::new(stage.source(), &directories, stage.seed, 16_000);
+    let mut writer = Writer::new(stage.source(), &directories, stage.seed);
     let relay = Relay::start(stage.sshd.port)?;
     let agent = Agent::start(stage, PUSH, &stage.ssh_config(&[(PATIENT, relay.port)])?)?;
     agent.wait(stage.hosts, FIRST_SYNC)?;
