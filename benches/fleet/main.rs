@@ -5,16 +5,13 @@
 //! when the inner one has ended, however it ended. The inner one measures.
 
 mod args;
+#[path = "../common/mod.rs"]
+mod common;
 mod many;
-mod masters;
-mod meter;
-mod random;
 mod report;
 mod rfleet;
 mod rsync;
-mod sshd;
 mod stage;
-mod supervise;
 mod targets;
 mod tools;
 mod tree;
@@ -29,6 +26,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 
 use args::Args;
+use common::{figures, judge, masters, meter, random, sshd, supervise};
 use meter::Accounting;
 use rfleet::Rfleet;
 use sshd::Sshd;
@@ -44,7 +42,9 @@ fn main() -> ExitCode {
     let done = match (&args.walk, supervise::inner_directory()) {
         (Some(tree), _) => walk::walk(tree).map(|entries| println!("{entries}")),
         (None, Some(dir)) => measure(&args, dir),
-        (None, None) => supervise::check_programs(args.rsync()).and_then(|()| supervise::run(&args.dir)),
+        (None, None) => {
+            supervise::check_programs(&[args.rsync(), "xargs".as_ref()]).and_then(|()| supervise::run(&args.dir))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! The figures as tables: aligned for a terminal, and as Markdown for the documentation.
 
+use crate::figures::{median, number, table};
 use crate::meter::Cost;
 use crate::tools::{Account, Contestant};
 use crate::workload::{Kind, Outcome, Run};
@@ -18,18 +19,6 @@ const TITLES: [&str; 12] = [
     "CPU ratio",
     "others %",
 ];
-
-/// The middle of some figures; of an even number of them, the mean of the middle two. NaN for none.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        length if length % 2 == 1 => values[half],
-        _ => f64::midpoint(values[half - 1], values[half]),
-    }
-}
 
 impl Outcome {
     fn runs(&self, contestant: Contestant) -> impl Iterator<Item = &Run> {
@@ -97,34 +86,9 @@ impl Outcome {
     }
 }
 
-/// A figure with so many digits behind the point; a dash if there is none.
-pub fn number(value: f64, digits: usize) -> String {
-    if value.is_finite() { format!("{value:.digits$}") } else { "-".into() }
-}
-
 /// A peak in megabytes; none if the sampler came too late to see a process.
 fn seen(megabytes: f64) -> String {
     if megabytes > 0.0 { number(megabytes, 1) } else { "-".into() }
-}
-
-/// Rows as a table for a terminal and as one in Markdown; the first row has the titles, the first columns are words.
-pub fn table(rows: &[Vec<String>], words: usize) -> (String, String) {
-    let columns = rows.first().map_or(0, Vec::len);
-    let widths: Vec<usize> =
-        (0..columns).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate();
-        let padded = cells.map(|(column, (cell, width))| match column {
-            column if column < words => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        padded.collect::<Vec<_>>().join("  ")
-    };
-    let plain: String = rows.iter().map(|row| line(row).trim_end().to_owned() + "\n").collect();
-    let rule: Vec<&str> = (0..columns).map(|column| if column < words { "---" } else { "---:" }).collect();
-    let mut lines: Vec<String> = rows.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect();
-    lines.insert(1.min(lines.len()), format!("| {} |\n", rule.join(" | ")));
-    (plain, lines.concat())
 }
 
 /// Both tables, and the comparisons that span more than a row.

@@ -9,12 +9,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::judge::tail;
 use crate::masters;
 use crate::meter::Side;
-use crate::tools::{Bench, Job, tail};
+use crate::supervise::RUNTIME;
+use crate::tools::{Bench, Job};
 
-/// The directory of kept connections, in the bench's own. Short: a socket's whole path may have 107 bytes.
-pub const RUNTIME: &str = "run";
 /// The directory of what rfleet knows from one run to the next.
 const STATE: &str = "state";
 /// A copy of it.

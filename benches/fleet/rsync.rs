@@ -2,16 +2,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::judge::{self, LEAVE, dotted};
 use crate::meter::Side;
-use crate::tools::{Bench, Job, host_name, tail};
-
-/// What rfleet keeps in a root, which is no part of what is synced.
-const LEAVE: &str = "--exclude=/.rfleet";
+use crate::tools::{Bench, Job, host_name};
 
 impl Bench {
     /// The arguments of rsync for one host, `host` being its name.
@@ -73,18 +70,8 @@ impl Bench {
     pub fn judge(&self, job: &Job, contents: bool) -> Result<()> {
         for number in job.hosts.clone() {
             let target = self.destination(&host_name(number), job.root);
-            let mut command = Command::new(&self.rsync);
-            command.args(["-aH", "--numeric-ids", "-n", "-i", "--delete", LEAVE]);
-            command.args(contents.then_some("--checksum")).args([dotted(job.source), dotted(&target)]);
-            let done = command.output()?;
-            let found = String::from_utf8_lossy(&done.stdout);
-            ensure!(done.status.success() && found.is_empty(), "{} is not equal:\n{}", target.display(), tail(&found));
+            judge::equal(&self.rsync, job.source, &target, contents)?;
         }
         Ok(())
     }
-}
-
-/// The path with `/.`, which tells rsync to take what the directory holds.
-fn dotted(path: &Path) -> PathBuf {
-    path.join(".")
 }

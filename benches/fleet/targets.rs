@@ -1,8 +1,9 @@
 //! What rfleet is to reach, next to what was measured. It informs; nothing fails by it.
 
 use crate::args::Scale;
+use crate::figures::{number, table};
 use crate::meter::Cost;
-use crate::report::{number, pairs, table};
+use crate::report::pairs;
 use crate::tools::Contestant;
 use crate::workload::{Kind, Outcome, Source};
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use serde_json::Value;
 
+use crate::judge::tail;
 use crate::meter::{Accounting, Cost, Side, measure};
 use crate::rfleet::Rfleet;
 
@@ -156,12 +157,6 @@ impl Bench {
 fn kernel_name(program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     name.char_indices().take_while(|(at, letter)| at + letter.len_utf8() <= 15).map(|(_, letter)| letter).collect()
-}
-
-/// The last lines of what was printed.
-pub fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 /// What `rsync --stats` says, of all rsyncs that wrote to `output`.

@@ -27,6 +27,9 @@ const FIRST_COMPARE: Duration = Duration::from_secs(2);
 /// The longest of these.
 const LONGEST_COMPARE: Duration = Duration::from_secs(15 * 60);
 
+/// No host is taken to be faster.
+const FASTEST: Duration = Duration::from_millis(2);
+
 /// Between two points of its history.
 const HISTORY_STEP: Duration = Duration::from_secs(10);
 
@@ -50,6 +53,8 @@ pub(super) struct Host {
     compares: u32,
     /// How long the last one took, and when it ended.
     compared: Option<(Duration, Instant)>,
+    /// How long its last parts took, about.
+    pace: Option<Duration>,
     failures: u32,
     status: HostStatus,
     history: VecDeque<LagPoint>,
@@ -72,6 +77,7 @@ impl Host {
             compare_at: None,
             compares: 0,
             compared: None,
+            pace: None,
             failures: 0,
             status,
             history: VecDeque::new(),
@@ -105,6 +111,11 @@ impl Host {
         [self.not_before, self.compare_at].into_iter().flatten().min()
     }
 
+    /// What tells the fast from the slow; a host that is not known yet is slow.
+    pub(super) fn pace(&self) -> Duration {
+        self.pace.unwrap_or(Duration::MAX)
+    }
+
     /// Takes part in `cycle`; whether everything there is to be compared.
     pub(super) fn begin(&mut self, cycle: u64, now: Instant) -> bool {
         self.busy = Some((cycle, now));
@@ -115,6 +126,8 @@ impl Host {
     /// A try ended at `now`. `chance` is any number.
     pub(super) fn end(&mut self, report: &HostReport, (now, now_ms): (Instant, u64), chance: u64) {
         let began = self.busy.take().map(|(_, began)| began);
+        let took = began.map(|began| now.saturating_duration_since(began));
+        self.pace = took.map(|took| self.pace.map_or(took, |pace| (pace * 3 + took) / 4)).or(self.pace);
         self.doing = None;
         let status = &mut self.status;
         status.drifted += report.drifted;
@@ -132,7 +145,7 @@ impl Host {
                 status.commits += u64::from(report.state != Outcome::Unchanged);
                 self.note_problems(&report.problems, report.more_problems);
                 if report.reconciled {
-                    self.compared = began.map(|began| (now.saturating_duration_since(began), now));
+                    self.compared = took.map(|took| (took, now));
                     self.compares = if is_turbulent { self.compares.saturating_add(1) } else { 0 };
                     self.compare_at = None;
                 }
@@ -222,6 +235,12 @@ pub(super) fn path_problem(problem: &Problem) -> PathProblem {
     }
 }
 
+/// How long hosts take, about, after one more took `took`. A slow one counts as twice as slow as the others: what it
+/// takes is no measure of when they are back.
+pub(super) fn typical(before: Duration, took: Duration) -> Duration {
+    (before * 7 + took.min(before * 2).max(FASTEST)) / 8
+}
+
 /// `first`, doubled for each time after the first, at most `longest`, less up to a quarter by `chance`: hosts that
 /// failed together do not come back together.
 fn doubled(first: Duration, times: u32, longest: Duration, chance: u64) -> Duration {
@@ -229,4 +248,24 @@ fn doubled(first: Duration, times: u32, longest: Duration, chance: u64) -> Durat
     let whole = whole.map_or(longest, |whole| whole.min(longest));
     // Below 1000, so it fits.
     whole - whole / 4 * u32::try_from(chance % 1000).unwrap_or(0) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn one_slow_host_of_many_does_not_make_the_others_wait() {
+        let mut now = 5 * MS;
+        for turn in 0..800 {
+            now = typical(now, if turn % 8 == 0 { Duration::from_secs(5) } else { 5 * MS });
+            assert!(now < 8 * MS, "{now:?}");
+        }
+        let all_are_slow = (0..60).fold(now, |before, _| typical(before, 300 * MS));
+        assert!(all_are_slow > 250 * MS, "{all_are_slow:?}");
+        let all_are_fast = (0..60).fold(all_are_slow, |before, _| typical(before, Duration::ZERO));
+        assert!(all_are_fast < 3 * MS, "{all_are_fast:?}");
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::barrier::Barriers;
-use super::host::{Host, path_problem};
+use super::host::{Host, path_problem, typical};
 use super::random;
 use super::schedule::Schedule;
 use super::settings::{HostSettings, RootSettings, Settings};
@@ -228,9 +228,12 @@ impl RootAgent {
         self.looking = Some(Look { cycle, since, began: now, whole: matches!(extent, Extent::Whole) });
         self.running.insert(cycle);
         self.barriers.look_begins(cycle);
-        let ready = self.hosts.iter_mut().filter(|host| host.is_ready(now));
+        let mut ready: Vec<&mut Host> = self.hosts.iter_mut().filter(|host| host.is_ready(now)).collect();
+        // The first is asked what all others have, too.
+        ready.sort_by_key(|host| host.pace());
         let root = all.roots.iter().position(|root| root.name == self.settings.name)?;
         let hosts: Vec<HostJob> = ready
+            .into_iter()
             .inspect(|host| host.settings.endpoint.forget_failure())
             .map(|host| HostJob {
                 compare: host.begin(cycle, now),
@@ -309,6 +312,7 @@ impl RootAgent {
             return;
         };
         self.note_unwatched(&looked);
+        let advanced = self.head.is_none_or(|head| head.sequence < looked.position.sequence);
         if looked.whole {
             if !look.whole {
                 // It took more than was asked for: what that is called is told by `scans`.
@@ -316,10 +320,10 @@ impl RootAgent {
             }
             self.status.scans += 1;
             (self.status.scan_s, self.status.scanned_ms) = (Some(took.as_secs_f64()), Some(now_ms));
-            self.schedule.scanned(now, took, self.watch.mode == WatchMode::Events && self.watch.reason.is_none());
+            let all_noticed = self.watch.mode == WatchMode::Events && self.watch.reason.is_none();
+            self.schedule.scanned(now, took, all_noticed, advanced);
         }
         self.status.entries = looked.entries;
-        let advanced = self.head.is_none_or(|head| head.sequence < looked.position.sequence);
         if advanced {
             self.changes.push_back((looked.position.sequence, look.since));
             self.trim();
@@ -372,8 +376,7 @@ impl RootAgent {
         host.end(report, times, random());
         let after = host.at.map(|at| at.sequence);
         if after.is_some() {
-            let took = now.saturating_duration_since(began).clamp(Duration::from_millis(2), Duration::from_secs(2));
-            self.typical = (self.typical * 7 + took) / 8;
+            self.typical = typical(self.typical, now.saturating_duration_since(began));
         }
         let (Some(before), Some(after)) = (before, after) else { return Delivered::default() };
         let delivered =

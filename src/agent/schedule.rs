@@ -13,6 +13,9 @@ const UNCLOSED: Duration = Duration::from_millis(5);
 /// The longest rest between scans that lost events ask for.
 const LONGEST_REST: Duration = Duration::from_secs(3);
 
+/// Where events tell everything, a scan may take one part in so many of the time.
+const SCAN_SHARE: u32 = 1000;
+
 /// Paths beyond which a scan of everything is cheaper than remembering them.
 const MOST_PATHS: usize = 100_000;
 
@@ -25,6 +28,8 @@ pub struct Timing {
     pub settle_max: Duration,
     /// Between scans of everything, also where all is noticed.
     pub interval: Duration,
+    /// ... up to this where they take long and find nothing that was not noticed; not below `interval`.
+    pub longest_interval: Duration,
     /// Between scans of everything where not all is noticed.
     pub poll: Duration,
 }
@@ -49,6 +54,8 @@ pub(super) struct Schedule {
     wanted: Option<Instant>,
     /// Everything is noticed.
     all_noticed: bool,
+    /// The last scan came for its time alone: nothing was known to be looked at.
+    was_routine: bool,
     /// No scan before this: lost events are often lost again, and a scan finds what all of them meant.
     earliest: Instant,
 }
@@ -72,6 +79,7 @@ impl Schedule {
             whole: now,
             wanted: Some(now),
             all_noticed: false,
+            was_routine: false,
             earliest: now,
         }
     }
@@ -143,12 +151,13 @@ impl Schedule {
     pub(super) fn take(&mut self, now: Instant) -> Option<Due> {
         if self.whole <= now {
             let oldest = self.dirty.values().map(|dirty| dirty.first).min();
-            let since = [self.wanted, oldest].into_iter().flatten().min().unwrap_or(now);
+            let since = [self.wanted, oldest].into_iter().flatten().min();
+            self.was_routine = since.is_none();
             self.dirty.clear();
             (self.next, self.wanted) = (None, None);
             // Until it is known how long it took.
             self.whole = now + self.timing.interval;
-            return Some(Due { paths: None, since });
+            return Some(Due { paths: None, since: since.unwrap_or(now) });
         }
         if self.next.is_none_or(|next| next > now) {
             return None;
@@ -162,12 +171,19 @@ impl Schedule {
         Some(Due { paths: Some(paths), since })
     }
 
-    /// A scan of everything ended at `now` and took `took`; `all_noticed`: what changes from now on is noticed.
-    pub(super) fn scanned(&mut self, now: Instant, took: Duration, all_noticed: bool) {
+    /// A scan of everything ended at `now` and took `took`; `all_noticed`: what changes from now on is noticed;
+    /// `found`: it found something.
+    pub(super) fn scanned(&mut self, now: Instant, took: Duration, all_noticed: bool, found: bool) {
         self.all_noticed = all_noticed;
         self.earliest = now + (took * 3).min(LONGEST_REST);
+        let Timing { interval, longest_interval, poll, .. } = self.timing;
+        let interval = match all_noticed {
+            // What nothing was noticed of was not there either: events are to be relied on.
+            true if self.was_routine && !found => interval.max((took * SCAN_SHARE).min(longest_interval)),
+            true => interval,
+            false => poll.min(interval),
+        };
         // A scan shall not take more than a tenth of the time.
-        let interval = if all_noticed { self.timing.interval } else { self.timing.poll.min(self.timing.interval) };
         self.whole = match self.wanted {
             None => now + interval.max(took * 10),
             Some(_) => self.earliest,
@@ -197,10 +213,16 @@ mod tests {
     }
 
     fn scanned(now: Instant) -> Schedule {
-        let timing = Timing { settle: 50 * MS, settle_max: 200 * MS, interval: 60_000 * MS, poll: 2_000 * MS };
+        let timing = Timing {
+            settle: 50 * MS,
+            settle_max: 200 * MS,
+            interval: 60_000 * MS,
+            longest_interval: 900_000 * MS,
+            poll: 2_000 * MS,
+        };
         let mut schedule = Schedule::new(timing, now);
         assert_eq!(schedule.take(now), Some(Due { paths: None, since: now }));
-        schedule.scanned(now, MS, true);
+        schedule.scanned(now, MS, true, false);
         schedule
     }
 
@@ -252,12 +274,12 @@ mod tests {
         schedule.note(path("f"), Happening::Writing, now + 59_990 * MS);
         let due = schedule.take(now + 60_000 * MS).unwrap();
         assert_eq!(due, Due { paths: None, since: now + 59_990 * MS });
-        schedule.scanned(now + 60_001 * MS, MS, true);
+        schedule.scanned(now + 60_001 * MS, MS, true, false);
         assert!(!schedule.is_dirty());
         schedule.want_whole(now + 61_000 * MS);
         let due = schedule.take(now + 61_005 * MS).unwrap();
         assert_eq!(due, Due { paths: None, since: now + 61_000 * MS });
-        schedule.scanned(now + 61_105 * MS, 100 * MS, true);
+        schedule.scanned(now + 61_105 * MS, 100 * MS, true, false);
         schedule.want_whole(now + 61_106 * MS);
         assert_eq!(schedule.take(now + 61_404 * MS), None, "scans that follow each other rest in between");
         assert!(schedule.take(now + 61_405 * MS).is_some());
@@ -267,10 +289,37 @@ mod tests {
     fn where_not_all_is_noticed_scans_come_often_but_take_a_tenth_of_the_time_at_most() {
         let now = Instant::now();
         let mut schedule = scanned(now);
-        schedule.scanned(now, MS, false);
+        schedule.scanned(now, MS, false, false);
         assert_eq!(schedule.next(), now + 2_000 * MS);
-        schedule.scanned(now, 5_000 * MS, false);
+        schedule.scanned(now, 5_000 * MS, false, false);
         assert_eq!(schedule.next(), now + 50_000 * MS);
+    }
+
+    #[test]
+    fn where_events_are_proven_scans_take_a_thousandth_of_the_time() {
+        let now = Instant::now();
+        let mut schedule = scanned(now);
+        schedule.scanned(now, 300 * MS, true, false);
+        assert_eq!(schedule.next(), now + 60_000 * MS, "the first scan proves nothing");
+        let mut at = now + 60_000 * MS;
+        let mut scan = |how: &dyn Fn(&mut Schedule, Instant), took: u32, found: bool| {
+            how(&mut schedule, at);
+            assert!(schedule.take(at).is_some_and(|due| due.paths.is_none()));
+            schedule.scanned(at, took * MS, true, found);
+            let wait = schedule.next() - at;
+            at += wait;
+            wait.as_millis()
+        };
+        let nothing = |_: &mut Schedule, _: Instant| {};
+        assert_eq!(scan(&nothing, 300, false), 300_000);
+        assert_eq!(scan(&nothing, 30, false), 60_000, "no sooner than the interval");
+        assert_eq!(scan(&nothing, 5_000, false), 900_000, "no later than the longest");
+        assert_eq!(scan(&nothing, 300, true), 60_000, "what no event told");
+        assert_eq!(scan(&nothing, 300, false), 300_000);
+        let lost = |schedule: &mut Schedule, at: Instant| schedule.want_whole(at);
+        assert_eq!(scan(&lost, 300, false), 60_000, "events were lost");
+        let busy = |schedule: &mut Schedule, at: Instant| schedule.note(path("f"), Happening::Writing, at);
+        assert_eq!(scan(&busy, 300, false), 60_000, "it does not tell whether anything was missed");
     }
 
     #[test]

@@ -140,6 +140,9 @@ pub struct PushConfig {
     pub events: bool,
     /// Time between full scans of the agent.
     pub interval: Duration,
+    /// Longest time between them, where they take long and file events leave nothing for them to find; `interval`
+    /// itself where that is given.
+    pub longest_interval: Duration,
     /// Quiet time before a changed file is sent.
     pub settle: Duration,
     /// Longest time that `settle` may hold a file back; not below `settle`.

@@ -70,6 +70,7 @@ fn the_least_file_gets_every_default() {
         push: PushConfig {
             events: true,
             interval: Duration::from_secs(60),
+            longest_interval: Duration::from_secs(900),
             settle: Duration::from_millis(50),
             settle_max: Duration::from_secs(2),
             verify_interval: Duration::from_secs(3600),
@@ -136,7 +137,9 @@ fn the_full_file_parses_whole() {
     assert_eq!(host.command.as_ref().unwrap().join(" "), "docker exec -i web rfleet receive");
     assert_eq!(config.root_path(root, "web2"), Path::new("/srv/uploads"));
     assert_eq!(config.root_path(root, "web3"), root.path);
-    assert_eq!(config.push, parse(LEAST).unwrap().push);
+    let interval = Duration::from_secs(60);
+    let push = PushConfig { longest_interval: interval, ..parse(LEAST).unwrap().push };
+    assert_eq!(config.push, push, "an interval that is given is kept");
     assert_eq!(config.ssh.user.as_deref(), Some("rfleet"));
     assert_eq!(config.ssh.identity_file.as_deref(), Some(Path::new("/etc/rfleet/id_ed25519")));
     assert_eq!(config.ssh.known_hosts.as_deref(), Some(Path::new("/etc/rfleet/known_hosts")));
@@ -259,6 +262,7 @@ fn values_other_than_the_defaults_arrive() {
     let push = PushConfig {
         events: false,
         interval: Duration::from_secs(300),
+        longest_interval: Duration::from_secs(300),
         settle: Duration::ZERO,
         settle_max: Duration::ZERO,
         verify_interval: Duration::from_secs(86_400),

@@ -21,6 +21,9 @@ use super::roots::{pattern, patterns};
 use crate::model::Patterns;
 use crate::receive::{HOOK_TIMEOUT, MAX_HOOKS, TIMEOUT};
 
+/// What `longest_interval` is where `interval` is not given.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(15 * 60);
+
 /// Most hosts at a time: each is a process and some descriptors.
 const MAX_PARALLEL: u32 = 10_000;
 
@@ -57,12 +60,18 @@ pub(super) fn role(section: Spanned<RawRole>) -> Result<RoleConfig, Fault> {
 
 pub(super) fn push(raw: RawPush) -> Result<PushConfig, Fault> {
     let settle_max_field = raw.settle_max.clone().or_else(|| raw.settle.clone());
+    let is_interval_given = raw.interval.is_some();
+    let interval = some_time(raw.interval, Duration::from_secs(60))?;
+    let verify_interval = some_time(raw.verify_interval, Duration::from_secs(3600))?;
+    let longest_interval =
+        if is_interval_given { interval } else { LONGEST_INTERVAL.min(verify_interval).max(interval) };
     let push = PushConfig {
         events: or(raw.events, true),
-        interval: some_time(raw.interval, Duration::from_secs(60))?,
+        interval,
+        longest_interval,
         settle: duration(raw.settle, Duration::from_millis(50))?,
         settle_max: duration(raw.settle_max, Duration::from_secs(2))?,
-        verify_interval: some_time(raw.verify_interval, Duration::from_secs(3600))?,
+        verify_interval,
         parallel: whole(raw.parallel, 16, 1..=MAX_PARALLEL)?,
         bandwidth: rate(raw.bandwidth)?,
         host_bandwidth: rate(raw.host_bandwidth)?,

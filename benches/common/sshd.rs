@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::meter::{Accounting, Side};
+use super::meter::{Accounting, Side};
 
 /// Where Debian and most others install it; it insists on being started by its full path.
 const PROGRAM: &str = "/usr/sbin/sshd";
@@ -18,6 +18,8 @@ const PROGRAM: &str = "/usr/sbin/sshd";
 /// A running sshd; dropped, it is stopped.
 pub struct Sshd {
     child: Child,
+    /// Where it listens, on 127.0.0.1.
+    pub port: u16,
     /// The client's configuration: hosts web1, web2 ... are all this server.
     pub client_config: PathBuf,
     /// What the server has to say.
@@ -50,7 +52,7 @@ impl Sshd {
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)
             .spawn()?;
-        let mut server = Self { child, client_config, log };
+        let mut server = Self { child, port, client_config, log };
         server.wait_until_up(port)?;
         Ok(server)
     }

@@ -11,9 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::masters;
-use crate::meter::descendants;
-use crate::rfleet::RUNTIME;
+use super::masters;
+use super::meter::descendants;
+
+/// The directory of kept connections, in the bench's own. Short: a socket's whole path may have 107 bytes.
+pub const RUNTIME: &str = "run";
 
 /// Tells the inner program its directory, and thereby that it is the inner one.
 const DIRECTORY: &str = "RFLEET_BENCH_DIRECTORY";
@@ -90,9 +92,9 @@ pub fn find_program(name: &Path) -> Option<PathBuf> {
 }
 
 /// Nothing is installed here; what is missing is named.
-pub fn check_programs(rsync: &Path) -> Result<()> {
-    let programs = [rsync, "ssh".as_ref(), "ssh-keygen".as_ref(), "/usr/sbin/sshd".as_ref(), "xargs".as_ref()];
-    let missing = programs.into_iter().filter(|program| find_program(program).is_none());
+pub fn check_programs(others: &[&Path]) -> Result<()> {
+    let programs = ["ssh".as_ref(), "ssh-keygen".as_ref(), "/usr/sbin/sshd".as_ref()];
+    let missing = others.iter().copied().chain(programs).filter(|program| find_program(program).is_none());
     let missing: Vec<String> = missing.map(|program| program.display().to_string()).collect();
     ensure!(
         missing.is_empty(),

@@ -82,7 +82,7 @@ impl Accounting {
     }
 
     /// Process ids of a side.
-    fn members(&self, side: Side) -> Vec<u32> {
+    pub fn members(&self, side: Side) -> Vec<u32> {
         match (self, side) {
             (Self::Groups(directory), _) => {
                 let list = fs::read_to_string(Self::group(directory, side).join("cgroup.procs")).unwrap_or_default();
@@ -135,14 +135,16 @@ fn group_cpu_seconds(group: &Path) -> Result<f64> {
 }
 
 /// The part of `/proc/PID/stat` that is of interest, after proc(5).
-struct Stat {
+pub struct Stat {
     parent: u32,
-    own_seconds: f64,
+    /// User and system time of all its threads, also of those that ended.
+    pub own_seconds: f64,
     children_seconds: f64,
 }
 
 impl Stat {
-    fn read(pid: u32) -> Option<Self> {
+    /// That of a process that is there.
+    pub fn read(pid: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything, blanks and parentheses too; the rest is numbers.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
