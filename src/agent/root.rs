@@ -323,6 +323,9 @@ impl RootAgent {
             let all_noticed = self.watch.mode == WatchMode::Events && self.watch.reason.is_none();
             self.schedule.scanned(now, took, all_noticed, advanced);
         }
+        if looked.passed {
+            self.schedule.doubt(now);
+        }
         self.status.entries = looked.entries;
         if advanced {
             self.changes.push_back((looked.position.sequence, look.since));

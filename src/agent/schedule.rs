@@ -190,6 +190,11 @@ impl Schedule {
         };
     }
 
+    /// Something may have happened that no event tells of: the next scan comes after the interval, whatever is proven.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.whole = self.whole.min(now + self.timing.interval);
+    }
+
     /// What was taken could not be looked at: everything is, after `delay`.
     pub(super) fn failed(&mut self, now: Instant, delay: Duration) {
         self.wanted.get_or_insert(now);
@@ -320,6 +325,19 @@ mod tests {
         assert_eq!(scan(&lost, 300, false), 60_000, "events were lost");
         let busy = |schedule: &mut Schedule, at: Instant| schedule.note(path("f"), Happening::Writing, at);
         assert_eq!(scan(&busy, 300, false), 60_000, "it does not tell whether anything was missed");
+    }
+
+    #[test]
+    fn a_doubt_brings_the_next_scan_after_the_interval_and_no_sooner() {
+        let now = Instant::now();
+        let mut schedule = scanned(now);
+        let at = now + 60_000 * MS;
+        assert!(schedule.take(at).is_some());
+        schedule.scanned(at, 300 * MS, true, false);
+        assert_eq!(schedule.next(), at + 300_000 * MS);
+        schedule.doubt(at + 10_000 * MS);
+        schedule.doubt(at + 20_000 * MS);
+        assert_eq!(schedule.next(), at + 70_000 * MS);
     }
 
     #[test]

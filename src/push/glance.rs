@@ -20,6 +20,8 @@ pub(super) struct Glanced {
     pub(super) contents: Contents,
     pub(super) problems: Vec<Problem>,
     pub(super) unwatched: Unwatched,
+    /// Something came and went between two looks.
+    pub(super) passed: bool,
     pub(super) remembered: Remembered,
 }
 
@@ -47,6 +49,7 @@ pub(super) fn glance_at(
         attributes: job.attributes.then(AttributesReader::on_this_thread),
         problems: Vec::new(),
         unwatched: Unwatched::default(),
+        passed: false,
         remembered,
     };
     let position = if paths.is_empty() {
@@ -60,14 +63,14 @@ pub(super) fn glance_at(
             Err(error) => return Err(error),
         }
     };
-    let Looks { problems, unwatched, mut remembered, .. } = looks;
+    let Looks { problems, unwatched, passed, mut remembered, .. } = looks;
     for name in index.acl_names().map_err(ScanError::Index)? {
         remembered.names.note_named(name, &owners);
     }
     remembered.counts.entries = index.entries().map_err(ScanError::Index)?;
     let contents = indexed(job, keep, &remembered, position).map_err(ScanError::Index)?;
     drop(index);
-    Ok(Some(Glanced { contents, problems, unwatched, remembered }))
+    Ok(Some(Glanced { contents, problems, unwatched, passed, remembered }))
 }
 
 fn indexed(
@@ -100,6 +103,7 @@ struct Looks<'a> {
     attributes: Option<AttributesReader>,
     problems: Vec<Problem>,
     unwatched: Unwatched,
+    passed: bool,
     remembered: Remembered,
 }
 
@@ -206,6 +210,7 @@ impl Looks<'_> {
     }
 
     fn follow(&mut self, merge: &mut Merge<'_>, dir: &RelPath, taken: Taken) -> Result<bool, ScanError> {
+        self.passed |= taken.passed;
         let join = |name: &Name| dir.join(name).ok();
         if let Some(watcher) = &self.job.watcher {
             taken.gone.iter().filter_map(join).for_each(|path| watcher.forget(&path));

@@ -91,6 +91,8 @@ pub struct Looked {
     pub entries: u64,
     /// Directories that changes are not noticed in.
     pub unwatched: Unwatched,
+    /// Something came and went between two looks. If it was another name of a file, what was done by it is not known.
+    pub passed: bool,
 }
 
 /// A root and what to do with it.

@@ -38,6 +38,8 @@ pub(super) struct Source {
     pub(super) unsent: Option<mpsc::UnboundedSender<RelPath>>,
     /// Directories that changes are not noticed in.
     pub(super) unwatched: Unwatched,
+    /// Something came and went between two looks.
+    pub(super) passed: bool,
 }
 
 /// A source in numbers.
@@ -87,6 +89,7 @@ impl Source {
             position: self.contents.position(),
             entries: self.counts.entries,
             unwatched: self.unwatched.clone(),
+            passed: self.passed,
         }
     }
 
@@ -258,6 +261,7 @@ pub(super) fn scan_source(job: &RootJob, root: Arc<Root>, record: Option<&Record
         patient: job.kept.is_none(),
         unsent: job.unsent.clone(),
         unwatched: report.unwatched,
+        passed: false,
         root,
         contents,
         tables: Tables::default(),
@@ -280,7 +284,7 @@ fn glance_source(
         return Ok(None);
     };
     let Some(glanced) = glance_at(job, root, options, keep, (remembered, paths))? else { return Ok(None) };
-    let Glanced { contents, problems, unwatched, remembered } = glanced;
+    let Glanced { contents, problems, unwatched, passed, remembered } = glanced;
     let (counts, scope) = (remembered.counts, Arc::clone(&remembered.scope));
     if counts.entries == 0 {
         // Whether an empty source may be pushed is for those to say who look at all of it.
@@ -300,6 +304,7 @@ fn glance_source(
         patient: false,
         unsent: job.unsent.clone(),
         unwatched,
+        passed,
     }))
 }
 
@@ -377,6 +382,7 @@ mod tests {
             patient: true,
             unsent: None,
             unwatched: Unwatched::default(),
+            passed: false,
         };
         let removal = |(name, directory): (&str, bool)| Removal {
             path: RelPath::new(name.as_bytes()).unwrap(),

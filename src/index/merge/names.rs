@@ -16,6 +16,8 @@ pub struct Taken {
     pub fresh: Vec<Name>,
     /// Directories that are no longer here.
     pub gone: Vec<Name>,
+    /// A name is neither here nor recorded: whatever it was has come and gone.
+    pub passed: bool,
 }
 
 /// Device and inode number.
@@ -102,7 +104,10 @@ impl Merge<'_> {
             }
             let is_directory = seen.as_ref().is_some_and(|seen| seen.node.kind.is_directory());
             let finding = match self.compare_name(dir, name, seen.as_mut())? {
-                Compared::Nothing => continue,
+                Compared::Nothing => {
+                    taken.passed = true;
+                    continue;
+                }
                 Compared::Same(own) => {
                     if let Some(own) = own.filter(|_| is_directory) {
                         // Whoever knows better than its own attributes tell lists it.
