@@ -98,15 +98,24 @@ fn a_cycle_that_did_nothing_is_not_told() {
     wait_until("a line for what changed", SOON, || pushed() == 2);
 }
 
-/// The fields of an event as the journal takes them: a name on a line, the length in eight bytes, the value, a line's end.
+/// The fields of an event as the journal takes them: `NAME=value` on a line; or a name on a line, the length in eight
+/// bytes, the value, a line's end.
 fn fields(mut event: &[u8]) -> BTreeMap<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut fields = BTreeMap::new();
     while let Some(end) = event.iter().position(|byte| *byte == b'\n') {
-        let (name, rest) = (&event[..end], &event[end + 1..]);
-        let length = usize::try_from(u64::from_le_bytes(rest[..8].try_into().unwrap())).unwrap();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        fields.insert(text(name), text(&rest[8..8 + length]));
-        event = &rest[8 + length + 1..];
+        let (line, rest) = (text(&event[..end]), &event[end + 1..]);
+        event = match line.split_once('=') {
+            Some((name, value)) => {
+                fields.insert(name.to_owned(), value.to_owned());
+                rest
+            }
+            None => {
+                let length = usize::try_from(u64::from_le_bytes(rest[..8].try_into().unwrap())).unwrap();
+                fields.insert(line, text(&rest[8..8 + length]));
+                &rest[8 + length + 1..]
+            }
+        };
     }
     fields
 }

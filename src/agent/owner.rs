@@ -202,10 +202,7 @@ impl Owner {
                 }
                 root.looked(cycle, looked, times);
             }
-            Event::HostEnded(name, cycle, report) => {
-                self.host_ended(&name, cycle, &report, times);
-                self.pushes.host_ended(&name, cycle, &report);
-            }
+            Event::HostEnded(name, cycle, report) => self.host_ended(&name, cycle, &report, times),
             Event::CycleEnded(name, cycle, report, began) => {
                 let took = now.saturating_duration_since(began);
                 self.times.cycle(&name, took);
@@ -259,7 +256,7 @@ impl Owner {
             let hosts: Vec<_> =
                 root.hosts.iter().map(|host| (host.settings.name.as_str(), host.has().map(|at| at.sequence))).collect();
             root.barriers.answer(&hosts);
-            self.pushes.answer(root);
+            self.pushes.answer(root, now);
         }
         if self.published.is_none_or(|published| now.duration_since(published) >= STATUS_STEP) {
             self.publish(now);

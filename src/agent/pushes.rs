@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::host::Host;
 use super::root::RootAgent;
 use crate::push::{Extent, HostReport, HostState, RootJob, RootReport};
 
@@ -33,6 +34,8 @@ struct Waiting {
     report: Option<RootReport>,
     /// What each host came to in the first of its cycles since then.
     hosts: HashMap<String, HostReport>,
+    /// Hosts that missed the first cycle were tried once more.
+    retried: bool,
     reply: oneshot::Sender<RootReport>,
 }
 
@@ -49,55 +52,60 @@ impl Pushes {
             root.push_now(push.full, now);
             let (reply, answer) = oneshot::channel();
             let (root, push) = (root.settings.name.clone(), push.clone());
-            self.0.push(Waiting { root, push, first: None, report: None, hosts: HashMap::new(), reply });
+            self.0.push(Waiting {
+                root,
+                push,
+                first: None,
+                report: None,
+                hosts: HashMap::new(),
+                retried: false,
+                reply,
+            });
             answer
         };
         roots.iter_mut().map(add).collect()
     }
 
-    /// `cycle` of `root` begins; if it looks at everything, what was confirmed is for it, and for no other.
+    /// `cycle` of `root` begins: what was confirmed is for it, and for no other once everybody is answered.
     pub(super) fn begin(&mut self, root: &str, cycle: u64, job: &mut RootJob) {
-        if !matches!(job.extent, Extent::Whole) {
-            return;
-        }
-        let guard = &mut job.guard;
-        for waiting in self.0.iter_mut().filter(|waiting| waiting.root == root && waiting.first.is_none()) {
-            waiting.first = Some(cycle);
-            guard.confirmed.extend_from_slice(&waiting.push.confirmed);
-            guard.adopt |= waiting.push.adopt;
-        }
-    }
-
-    fn since(&mut self, root: &str, cycle: u64) -> impl Iterator<Item = &mut Waiting> {
-        let is_since = move |first| first <= cycle;
-        self.0.iter_mut().filter(move |waiting| waiting.root == root && waiting.first.is_some_and(is_since))
-    }
-
-    pub(super) fn host_ended(&mut self, root: &str, cycle: u64, report: &HostReport) {
-        for waiting in self.since(root, cycle) {
-            waiting.hosts.entry(report.name.clone()).or_insert_with(|| report.clone());
+        for waiting in self.0.iter_mut().filter(|waiting| waiting.root == root) {
+            if waiting.first.is_none() && matches!(job.extent, Extent::Whole) {
+                waiting.first = Some(cycle);
+            }
+            if waiting.first.is_some() {
+                job.guard.confirmed.extend_from_slice(&waiting.push.confirmed);
+                job.guard.adopt |= waiting.push.adopt;
+            }
         }
     }
 
     pub(super) fn cycle_ended(&mut self, root: &str, cycle: u64, report: &RootReport) {
-        for waiting in self.since(root, cycle).filter(|waiting| waiting.first == Some(cycle)) {
+        let is_since = |waiting: &&mut Waiting| waiting.first.is_some_and(|first| first <= cycle);
+        for waiting in self.0.iter_mut().filter(|waiting| waiting.root == root).filter(is_since) {
             for host in &report.hosts {
-                // What the end of a host's part says may be less than what the cycle knows of it.
-                waiting.hosts.insert(host.name.clone(), host.clone());
+                waiting.hosts.entry(host.name.clone()).or_insert_with(|| host.clone());
             }
-            waiting.report = Some(report.clone());
+            match &mut waiting.report {
+                Some(first) => first.refused = first.refused.take().or_else(|| report.refused.clone()),
+                None if waiting.first == Some(cycle) => waiting.report = Some(report.clone()),
+                None => {}
+            }
         }
     }
 
     /// Answers those whose hosts all had their turn.
-    pub(super) fn answer(&mut self, root: &RootAgent) {
+    pub(super) fn answer(&mut self, root: &mut RootAgent, now: Instant) {
         // Who has gone away meanwhile waits for nothing.
         self.0.retain(|waiting| !waiting.reply.is_closed());
         let mut at = 0;
         while at < self.0.len() {
-            let waiting = &self.0[at];
-            let done = if waiting.root == root.settings.name { waiting.done(root) } else { None };
-            match done {
+            let waiting = &mut self.0[at];
+            let is_own = waiting.root == root.settings.name;
+            if is_own && !waiting.retried && waiting.report.is_some() && waiting.has_missed(root) {
+                waiting.retried = true;
+                root.push_now(false, now);
+            }
+            match if is_own { waiting.done(root) } else { None } {
                 Some(report) => {
                     // As above.
                     let _ = self.0.swap_remove(at).reply.send(report);
@@ -109,10 +117,16 @@ impl Pushes {
 }
 
 impl Waiting {
+    /// Whether a host was still at something else when the first cycle began, failed there, and is not tried by itself yet.
+    fn has_missed(&self, root: &RootAgent) -> bool {
+        let missed = |host: &Host| host.busy.is_none() && !host.paused && host.failures() > 0;
+        root.hosts.iter().any(|host| missed(host) && !self.hosts.contains_key(&host.settings.name))
+    }
+
     fn done(&self, root: &RootAgent) -> Option<RootReport> {
         let mut report = self.report.clone()?;
         let is_refused = report.refused.is_some();
-        let turn = |host: &super::host::Host| {
+        let turn = |host: &Host| {
             let name = &host.settings.name;
             let failed = |error: &str| Some(HostReport { error: Some(error.to_owned()), ..HostReport::new(name) });
             match self.hosts.get(name) {
@@ -120,7 +134,6 @@ impl Waiting {
                 None if host.paused => failed("paused; `rfleet host resume` lets it go on"),
                 None if is_refused => Some(HostReport { state: HostState::Refused, ..HostReport::new(name) }),
                 None if host.busy.is_some() => None,
-                None if host.failures() > 0 => failed("it failed before its turn; `rfleet status` says why"),
                 None if host.has().is_some() && host.at == root.head() => {
                     Some(HostReport { state: HostState::Unchanged, position: host.at, ..HostReport::new(name) })
                 }
