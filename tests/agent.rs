@@ -128,7 +128,7 @@ fn new_directories_are_never_missed_however_fast_they_fill() {
 /// Events alone tell of everything, as long as each file has one name.
 #[test]
 fn random_histories_end_equal() {
-    for seed in 1..=4 {
+    for seed in [1, 2, 3] {
         let local = Local::new(2);
         let editor = Editor::without_links(&local.source, Rng::new(seed), 60);
         a_history_ends_equal(seed, &local, editor, EVENTS_ONLY);
@@ -139,7 +139,7 @@ fn random_histories_end_equal() {
 /// scan to find it at the other names.
 #[test]
 fn random_histories_with_hard_links_end_equal() {
-    for seed in 11..=14 {
+    for seed in [11, 12] {
         let local = Local::new(2);
         let editor = Editor::start(&local.source, Rng::new(seed), 60);
         a_history_ends_equal(seed, &local, editor, "interval = \"3s\"");
