@@ -101,6 +101,8 @@ pub struct Writer {
     directories: Vec<PathBuf>,
     random: Random,
     known: Vec<PathBuf>,
+    /// What is late is told.
+    pub tells: bool,
     count: u64,
 }
 
@@ -108,7 +110,7 @@ impl Writer {
     /// Into these directories of `source`.
     pub fn new(source: PathBuf, directories: &[PathBuf], seed: u64) -> Self {
         let directories = directories.to_vec();
-        Self { source, directories, random: Random::new(seed), known: Vec::new(), count: 0 }
+        Self { source, directories, random: Random::new(seed), known: Vec::new(), tells: true, count: 0 }
     }
 
     /// Rest for 30 to 150 ms.
@@ -141,7 +143,7 @@ impl Writer {
         let closed = Instant::now();
         let seen = eyes.see(&name, mark(&path).context("a file that was just written")?, closed, patience)?;
         let last = seen.iter().map(|seen| seen.unwrap_or(f64::INFINITY)).fold(0.0, f64::max);
-        if last > LATE_SECONDS {
+        if self.tells && last > LATE_SECONDS {
             let what = if is_old { "overwritten" } else { "new" };
             eprintln!("  late: {last:.3} s, file {}, {what}, {bytes} bytes", self.count);
         }
