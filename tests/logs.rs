@@ -41,7 +41,7 @@ fn configured(scratch: &Scratch, lines: &str) -> PathBuf {
 fn unreadable(scratch: &Scratch) {
     let path = scratch.path("src").join(OsStr::from_bytes(NAME));
     fs::write(&path, "x").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if support::scratch::is_root() {
         chown(&path, Some(STRANGER), None).unwrap();
     }

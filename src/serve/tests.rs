@@ -161,6 +161,7 @@ pub(super) fn full() -> FleetStatus {
         name: "site".into(),
         path: "/srv/site".into(),
         state: RootState::Refused,
+        sequence: 7,
         refused: Some("40,000 of 41,000 entries would be deleted".into()),
         hosts: vec![host("web2", HostState::Refused), host("web3", HostState::Unknown)],
         ..RootStatus::default()
