@@ -98,6 +98,21 @@ fn a_cycle_that_did_nothing_is_not_told() {
     wait_until("a line for what changed", SOON, || pushed() == 2);
 }
 
+#[test]
+fn what_lasts_is_told_once_in_a_while_and_not_tried_without_end() {
+    let scratch = Scratch::new();
+    let config = configured(&scratch, "interval = \"1h\"");
+    unreadable(&scratch);
+    let agent = Agent::start_as(&scratch, &config, &[], &ALONE);
+    wait_until("the file is told of", SOON, || agent.log().contains("bad"));
+    let before = agent.host("web2")["commits"].as_u64().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let after = agent.host("web2")["commits"].as_u64().unwrap();
+    assert!(after - before <= 4, "{} times in three seconds: {}", after - before, agent.log());
+    scratch.write("src/more", "x");
+    wait_until("what is new is there all the same", SOON, || scratch.path("web2/more").exists());
+}
+
 /// The fields of an event as the journal takes them: `NAME=value` on a line; or a name on a line, the length in eight
 /// bytes, the value, a line's end.
 fn fields(mut event: &[u8]) -> BTreeMap<String, String> {

@@ -41,6 +41,8 @@ pub(super) struct Host {
     pub(super) busy: Option<(u64, Instant)>,
     /// What it has; `None`: not known.
     pub(super) at: Option<Position>,
+    /// What the cycle that it took part in last was to bring it to.
+    pub(super) offered: Option<Position>,
     /// Nothing is sent to it.
     pub(super) paused: bool,
     /// Everything there is to be compared at the next try.
@@ -72,6 +74,7 @@ impl Host {
             line: Arc::default(),
             busy: None,
             at: None,
+            offered: None,
             compare: false,
             not_before: None,
             compare_at: None,
@@ -93,7 +96,9 @@ impl Host {
 
     /// Whether there is a reason to speak to it though nothing has changed at the source, which is at `head`.
     pub(super) fn wants(&self, head: Position, now: Instant) -> bool {
-        let behind = self.at != Some(head);
+        // What it did not take is offered again when all there is compared, not at once and without end.
+        let is_left = self.compare_at.is_some() && self.offered == Some(head);
+        let behind = self.at != Some(head) && !is_left;
         let due = self.compare || self.compare_at.is_some_and(|time| time <= now);
         behind || due || (self.not_before.is_some() && self.failures > 0)
     }
@@ -253,8 +258,54 @@ fn doubled(first: Duration, times: u32, longest: Duration, chance: u64) -> Durat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Sequence;
+    use crate::push::{Endpoint, Reach};
 
     const MS: Duration = Duration::from_millis(1);
+
+    fn host() -> Host {
+        Host::new(HostSettings {
+            name: "web2".into(),
+            address: String::new(),
+            identity: String::new(),
+            endpoint: Arc::new(Endpoint::new("web2", Reach::Local)),
+            receivers: Vec::new(),
+            paused: false,
+        })
+    }
+
+    fn ended(host: &mut Host, state: Outcome, position: Option<Position>, at: Instant) {
+        let report = HostReport { state, position, ..HostReport::new("web2") };
+        host.end(&report, (at, 0), 0);
+    }
+
+    #[test]
+    fn what_a_host_cannot_take_is_offered_again_later_and_what_is_new_at_once() {
+        let position = |sequence| Position { sequence: Sequence(sequence), ..Position::default() };
+        let mut host = host();
+        let now = Instant::now();
+        assert!(host.wants(position(5), now));
+        host.begin(1, now);
+        host.offered = Some(position(5));
+        ended(&mut host, Outcome::Partial, Some(position(0)), now);
+        assert!(!host.wants(position(5), now), "a problem that lasts is no reason to try at once");
+        assert!(host.wants(position(6), now), "a change is");
+        assert!(host.wants(position(5), now + COMPARE_AFTER));
+        let mut at = now;
+        for _ in 0..12 {
+            at = host.next().unwrap();
+            assert!(host.begin(1, at));
+            let report = HostReport {
+                state: Outcome::Partial,
+                position: Some(position(0)),
+                reconciled: true,
+                ..HostReport::new("web2")
+            };
+            host.end(&report, (at, 0), 0);
+            assert!(!host.wants(position(5), at));
+        }
+        assert_eq!(host.next(), Some(at + LONGEST_COMPARE));
+    }
 
     #[test]
     fn one_slow_host_of_many_does_not_make_the_others_wait() {

@@ -13,6 +13,7 @@
 //! | `schedule` | pure: when to look at what |
 //! | `host`     | pure: one secondary, when it is tried |
 //! | `barrier`  | pure: who waits for what |
+//! | `unsent`   | pure: when what could not be sent is looked at again |
 //! | `root`     | one root: which cycle may begin |
 //! | `owner`    | the loop |
 //! | `pushes`   | `rfleet push` while an agent runs |
@@ -32,6 +33,7 @@ mod pushes;
 mod root;
 mod schedule;
 mod settings;
+mod unsent;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;

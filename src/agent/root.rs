@@ -11,14 +11,12 @@ use super::host::{Host, path_problem, typical};
 use super::random;
 use super::schedule::Schedule;
 use super::settings::{HostSettings, RootSettings, Settings};
+use super::unsent::Unsent;
 use crate::model::{Position, RelPath, Sequence, Stamp, Timestamp};
 use crate::observe::Monitor;
 use crate::push::{Extent, GuardSettings, HostJob, HostReport, Kept, Looked, RootJob, RootReport};
 use crate::status::{NAMED_PROBLEMS, RootState, RootStatus, WatchMode, WatchStatus};
 use crate::tree::{Noticed, Root, RootIdentity, Watcher, watch_limit};
-
-/// How long what could not be sent is left alone.
-const UNSENT: Duration = Duration::from_millis(200);
 
 /// A root that a guard refuses is looked at again after this, and later each time.
 const FIRST_REFUSAL: Duration = Duration::from_secs(2);
@@ -60,6 +58,7 @@ pub(super) struct RootAgent {
     status: RootStatus,
     /// Where that is which could not be sent.
     unsent: (mpsc::UnboundedSender<RelPath>, mpsc::UnboundedReceiver<RelPath>),
+    tries: Unsent,
     /// Turns true when cycles are to stop where they are.
     pub(super) stop: watch::Sender<bool>,
 }
@@ -114,6 +113,7 @@ impl RootAgent {
             identity: None,
             status,
             unsent: mpsc::unbounded_channel(),
+            tries: Unsent::default(),
             stop: watch::channel(false).0,
             settings,
         }
@@ -135,7 +135,8 @@ impl RootAgent {
     /// Takes in what could not be sent.
     pub(super) fn note_unsent(&mut self, now: Instant) {
         while let Ok(path) = self.unsent.1.try_recv() {
-            self.schedule.want(path, UNSENT, now);
+            let rest = self.tries.rest(&path, now);
+            self.schedule.want(path, rest, now);
         }
     }
 
@@ -332,6 +333,9 @@ impl RootAgent {
             self.trim();
         }
         self.head = Some(looked.position);
+        for host in self.hosts.iter_mut().filter(|host| host.busy.is_some_and(|(busy, _)| busy == cycle)) {
+            host.offered = Some(looked.position);
+        }
         self.barriers.look_ended(cycle, looked.position.sequence);
     }
 

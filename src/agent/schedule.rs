@@ -14,7 +14,7 @@ const UNCLOSED: Duration = Duration::from_millis(5);
 const LONGEST_REST: Duration = Duration::from_secs(3);
 
 /// Where events tell everything, a scan may take one part in so many of the time.
-const SCAN_SHARE: u32 = 1000;
+const SCAN_SHARE: u32 = 3000;
 
 /// Paths beyond which a scan of everything is cheaper than remembering them.
 const MOST_PATHS: usize = 100_000;
@@ -102,14 +102,22 @@ impl Schedule {
 
     /// `path` is to be looked at after `delay`, at the latest.
     pub(super) fn want(&mut self, path: RelPath, delay: Duration, now: Instant) {
-        self.add(path, delay, false, now);
+        self.make_room(now);
+        let due = now + delay;
+        // What happens to it meanwhile has it looked at as ever, with all the time that it has to settle.
+        self.dirty.entry(path).or_insert(Dirty { first: due, due, deep: false });
+        self.next = Some(self.next.map_or(due, |next| next.min(due)));
     }
 
-    fn add(&mut self, path: RelPath, delay: Duration, deep: bool, now: Instant) {
+    fn make_room(&mut self, now: Instant) {
         if self.dirty.len() >= MOST_PATHS {
             self.dirty.clear();
             self.want_whole(now);
         }
+    }
+
+    fn add(&mut self, path: RelPath, delay: Duration, deep: bool, now: Instant) {
+        self.make_room(now);
         let latest = self.timing.settle_max;
         let due = now + delay;
         let dirty = self.dirty.entry(path).or_insert(Dirty { first: now, due, deep });
@@ -301,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn where_events_are_proven_scans_take_a_thousandth_of_the_time() {
+    fn where_events_are_proven_scans_take_a_three_thousandth_of_the_time() {
         let now = Instant::now();
         let mut schedule = scanned(now);
         schedule.scanned(now, 300 * MS, true, false);
@@ -316,11 +324,11 @@ mod tests {
             wait.as_millis()
         };
         let nothing = |_: &mut Schedule, _: Instant| {};
-        assert_eq!(scan(&nothing, 300, false), 300_000);
-        assert_eq!(scan(&nothing, 30, false), 60_000, "no sooner than the interval");
+        assert_eq!(scan(&nothing, 100, false), 300_000);
+        assert_eq!(scan(&nothing, 20, false), 60_000, "no sooner than the interval");
         assert_eq!(scan(&nothing, 5_000, false), 900_000, "no later than the longest");
         assert_eq!(scan(&nothing, 300, true), 60_000, "what no event told");
-        assert_eq!(scan(&nothing, 300, false), 300_000);
+        assert_eq!(scan(&nothing, 100, false), 300_000);
         let lost = |schedule: &mut Schedule, at: Instant| schedule.want_whole(at);
         assert_eq!(scan(&lost, 300, false), 60_000, "events were lost");
         let busy = |schedule: &mut Schedule, at: Instant| schedule.note(path("f"), Happening::Writing, at);
@@ -333,11 +341,24 @@ mod tests {
         let mut schedule = scanned(now);
         let at = now + 60_000 * MS;
         assert!(schedule.take(at).is_some());
-        schedule.scanned(at, 300 * MS, true, false);
+        schedule.scanned(at, 100 * MS, true, false);
         assert_eq!(schedule.next(), at + 300_000 * MS);
         schedule.doubt(at + 10_000 * MS);
         schedule.doubt(at + 20_000 * MS);
         assert_eq!(schedule.next(), at + 70_000 * MS);
+    }
+
+    #[test]
+    fn what_rests_is_looked_at_sooner_if_something_happens_to_it() {
+        let now = Instant::now();
+        let mut schedule = scanned(now);
+        schedule.want(path("f"), 30_000 * MS, now);
+        assert_eq!(schedule.next(), now + 30_000 * MS);
+        schedule.note(path("f"), Happening::Writing, now + 5_000 * MS);
+        assert_eq!(schedule.next(), now + 5_050 * MS);
+        schedule.note(path("f"), Happening::Writing, now + 5_040 * MS);
+        assert_eq!(schedule.take(now + 5_060 * MS), None);
+        assert!(schedule.take(now + 5_090 * MS).is_some());
     }
 
     #[test]

@@ -246,6 +246,9 @@ fn check_deletions(hosts: &[GuardedHost], options: &GuardOptions) -> Result<(), 
 fn plan_id(root: &str, hosts: &[&GuardedHost]) -> String {
     let mut hasher = Hasher::new();
     hasher.update_framed(root.as_bytes());
+    // Hosts come in any order.
+    let mut hosts = hosts.to_vec();
+    hosts.sort_by_key(|host| host.name);
     for host in hosts {
         hasher.update_framed(host.name.as_bytes());
         hasher.update(&host.plan.totals.deleted.to_le_bytes());
