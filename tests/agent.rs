@@ -62,6 +62,16 @@ impl Local {
 const EVENTS_ONLY: &str = "interval = \"1h\"";
 
 #[test]
+fn its_socket_is_for_the_agents_user_alone() {
+    let local = Local::new(1);
+    let agent = local.start(EVENTS_ONLY);
+    let state = local.scratch.path(support::scratch::STATE);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&state), mode(&state.join("agent.sock"))), (0o700, 0o600));
+    drop(agent);
+}
+
+#[test]
 fn each_kind_of_change_is_everywhere_soon_without_a_scan() {
     let local = Local::new(2);
     let mut agent = local.start(EVENTS_ONLY);

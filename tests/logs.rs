@@ -111,6 +111,9 @@ fn what_lasts_is_told_once_in_a_while_and_not_tried_without_end() {
     assert!(after - before <= 4, "{} times in three seconds: {}", after - before, agent.log());
     scratch.write("src/more", "x");
     wait_until("what is new is there all the same", SOON, || scratch.path("web2/more").exists());
+    let stopped = std::time::Instant::now();
+    assert!(agent.stop().success());
+    assert!(stopped.elapsed() < Duration::from_secs(25), "what cannot be sent is not waited for at the end");
 }
 
 /// The fields of an event as the journal takes them: `NAME=value` on a line; or a name on a line, the length in eight

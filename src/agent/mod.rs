@@ -14,8 +14,10 @@
 //! | `host`     | pure: one secondary, when it is tried |
 //! | `barrier`  | pure: who waits for what |
 //! | `unsent`   | pure: when what could not be sent is looked at again |
+//! | `watching` | why a root is watched, or is not |
 //! | `root`     | one root: which cycle may begin |
 //! | `owner`    | the loop |
+//! | `tell`     | what a cycle came to, for the log |
 //! | `pushes`   | `rfleet push` while an agent runs |
 //! | `control`  | the socket of `rfleet status`, `wait` and `host` |
 //! | `canary`   | proof that events still come |
@@ -33,7 +35,9 @@ mod pushes;
 mod root;
 mod schedule;
 mod settings;
+mod tell;
 mod unsent;
+mod watching;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;

@@ -1,5 +1,8 @@
 //! The loop: the next event, what it changes, what is due then.
 
+mod ending;
+mod publish;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,11 +17,11 @@ use super::notify::Manager;
 use super::pushes::Pushes;
 use super::root::{Begun, RootAgent};
 use super::settings::Settings;
+use super::tell;
 use super::{Reload, Times, millis, now};
 use crate::control::{HostAction, HostDone, Refusal, WaitDone, WaitHosts};
-use crate::model::{Problem, shown};
 use crate::push::{HostReport, HostState, Looked, RootReport, push_root};
-use crate::status::{AgentState, AgentStatus, FleetStatus, Role, SCHEMA};
+use crate::status::{FleetStatus, Role};
 use crate::tree::Watcher;
 
 /// How often what only a look can tell is looked at.
@@ -27,20 +30,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// Between two reports of how the fleet is, while much happens.
 const STATUS_STEP: Duration = Duration::from_millis(200);
 
-/// How long what is under way may take once the agent is to end.
-const LAST_CYCLE: Duration = Duration::from_secs(30);
-
-/// How long hosts get to end in order after that.
-const FAREWELL: Duration = Duration::from_secs(3);
-
 /// How often a thread that waits for events looks whether anybody still wants them.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// The least time between two tellings that there are events.
 const BLINK: Duration = Duration::from_millis(1);
-
-/// A change that is not on a host that can be reached after so many times the patience with it is a fault.
-const LATE: u32 = 4;
 
 /// Work that has not moved for so many times the patience with a host does not move any more.
 const STUCK: u32 = 40;
@@ -207,7 +201,7 @@ impl Owner {
                 let took = now.saturating_duration_since(began);
                 self.times.cycle(&name, took);
                 self.count_failures(&report);
-                say(&report, took);
+                tell::say(&report, took);
                 self.pushes.cycle_ended(&name, cycle, &report);
                 if let Some(root) = self.roots.iter_mut().find(|root| root.settings.name == name) {
                     root.ended(cycle, &report, now);
@@ -416,122 +410,6 @@ impl Owner {
         }
         self.manager.ready();
     }
-
-    fn stop(&mut self, now: Instant) {
-        if self.stopping.is_some() {
-            // The second time is for the impatient.
-            self.stopping = Some(now);
-            return;
-        }
-        self.stopping = Some(now + LAST_CYCLE);
-        self.manager.stopping(LAST_CYCLE + FAREWELL * 2);
-        for root in &mut self.roots {
-            root.read_events(now);
-            root.schedule.flush(now);
-        }
-    }
-
-    fn is_over(&self, now: Instant) -> Option<Ended> {
-        if self.ended.is_some() {
-            return self.ended;
-        }
-        let deadline = self.stopping?;
-        let is_done = |root: &RootAgent| {
-            let head = root.head();
-            let sent = |host: &super::host::Host| host.at == head || !host.is_ready(now) || head.is_none();
-            root.running.is_empty() && root.schedule.dirty() == 0 && root.hosts.iter().all(sent)
-        };
-        (now >= deadline || self.roots.iter().all(is_done)).then_some(Ended::Stopped)
-    }
-
-    async fn say_farewell(&mut self, mut inbox: mpsc::UnboundedReceiver<Event>) {
-        self.publish(Instant::now());
-        for root in &self.roots {
-            root.stop.send_replace(true);
-        }
-        let running = self.roots.iter().map(|root| root.running.len()).sum::<usize>();
-        let ends = async {
-            let mut left = running;
-            while left > 0 {
-                match inbox.recv().await {
-                    Some(Event::CycleEnded(..)) => left -= 1,
-                    Some(_) => {}
-                    None => return,
-                }
-            }
-        };
-        // Receivers that are cut off clean up by themselves.
-        let _ = tokio::time::timeout(FAREWELL, ends).await;
-        let lines = self.roots.iter().flat_map(|root| &root.hosts).map(|host| {
-            let (line, endpoint) = (Arc::clone(&host.line), Arc::clone(&host.settings.endpoint));
-            tokio::spawn(async move {
-                line.close().await;
-                endpoint.close().await;
-            })
-        });
-        let lines: Vec<_> = lines.collect();
-        let all = async {
-            for line in lines {
-                // It has nothing to say.
-                let _ = line.await;
-            }
-        };
-        let _ = tokio::time::timeout(FAREWELL, all).await;
-    }
-
-    fn state(&self, now: Instant) -> (AgentState, Vec<String>) {
-        let mut reasons = Vec::new();
-        for root in &self.roots {
-            let name = &root.settings.name;
-            reasons.extend(root.troubles(now, self.settings.timeout * LATE).map(|why| format!("root {name}: {why}")));
-        }
-        let state = match () {
-            () if self.stopping.is_some() => AgentState::Stopping,
-            () if !reasons.is_empty() => AgentState::Degraded,
-            () if self.settings.role == Role::Primary && !self.roots.iter().all(RootAgent::has_begun) => {
-                AgentState::Starting
-            }
-            () => AgentState::Ok,
-        };
-        (state, reasons)
-    }
-
-    fn summary(&self, now: Instant) -> String {
-        let (state, reasons) = self.state(now);
-        let hosts = self.settings.hosts.len();
-        let behind = self.roots.iter().flat_map(|root| root.hosts.iter().filter(|host| host.at != root.head())).count();
-        let reason = reasons.first().map(|reason| format!("; {reason}")).unwrap_or_default();
-        format!("{state:?}: {} root(s), {hosts} host(s), {behind} behind{reason}", self.roots.len())
-    }
-
-    fn publish(&mut self, now: Instant) {
-        self.published = Some(now);
-        let time_ms = millis(super::now());
-        let (state, reasons) = self.state(now);
-        for root in &mut self.roots {
-            let Some(doing) = self.doing.get(&root.settings.name) else { continue };
-            for host in &mut root.hosts {
-                host.doing = host.busy.and_then(|_| doing.on(&host.settings.name));
-            }
-        }
-        let (roots, writer) = match self.settings.role {
-            Role::Secondary => (self.settings.received)(),
-            _ => (self.roots.iter_mut().map(|root| root.status((now, time_ms))).collect(), None),
-        };
-        let status = FleetStatus {
-            schema: SCHEMA,
-            software: env!("CARGO_PKG_VERSION").to_owned(),
-            fleet: self.settings.fleet.clone(),
-            host: self.settings.host.clone(),
-            role: self.settings.role,
-            primary: self.settings.primary.clone().or(writer),
-            term: self.settings.term.0,
-            time_ms,
-            agent: Some(AgentStatus { pid: std::process::id(), started_ms: self.started.1, state, reasons }),
-            roots,
-        };
-        self.status.send_replace(Arc::new(status));
-    }
 }
 
 /// Tells `eyes` when there are events to be read, until nobody else has the watcher.
@@ -569,31 +447,4 @@ fn spawn(root: String, begun: Begun, outbox: &mpsc::UnboundedSender<Event>) {
         let _ = hosts_ended.await;
         tell(&to, Event::CycleEnded(root, cycle, Box::new(report), began));
     });
-}
-
-/// One line for a cycle that did something; none for one that did not.
-fn say(report: &RootReport, took: Duration) {
-    let root = &report.name;
-    for host in &report.hosts {
-        if let Some(error) = &host.error {
-            tracing::warn!(root, host = host.name, "{}: {}", host.name, shown(error));
-        }
-        let own = host.problems.iter().filter(|problem| !report.problems.contains(problem));
-        let told = |problem: &Problem| {
-            tracing::warn!(root, host = host.name, "{}: {}", host.name, shown(&problem.to_string()));
-        };
-        own.for_each(told);
-        host.notes.iter().for_each(|note| tracing::info!(root, host = host.name, "{}: {}", host.name, shown(note)));
-    }
-    report.problems.iter().for_each(|problem| tracing::warn!(root, "{}", shown(&problem.to_string())));
-    report.notes.iter().for_each(|note| tracing::info!(root, "{}", shown(note)));
-    let done: Vec<&HostReport> =
-        report.hosts.iter().filter(|host| matches!(host.state, HostState::Done | HostState::Partial)).collect();
-    if done.is_empty() {
-        return;
-    }
-    let most = |count: fn(&HostReport) -> u64| done.iter().map(|host| count(host)).max().unwrap_or(0);
-    let (files, deleted) = (most(|host| host.files_sent), most(|host| host.totals.deleted));
-    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(hosts = done.len(), files, deleted, milliseconds, "{root}: pushed");
 }

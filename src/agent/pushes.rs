@@ -134,7 +134,8 @@ impl Waiting {
                 None if host.paused => failed("paused; `rfleet host resume` lets it go on"),
                 None if is_refused => Some(HostReport { state: HostState::Refused, ..HostReport::new(name) }),
                 None if host.busy.is_some() => None,
-                None if host.has().is_some() && host.at == root.head() => {
+                // A cycle that is not over may be what brought it there.
+                None if host.has().is_some() && host.at == root.head() && root.running.is_empty() => {
                     Some(HostReport { state: HostState::Unchanged, position: host.at, ..HostReport::new(name) })
                 }
                 None => None,

@@ -12,6 +12,7 @@ use super::random;
 use super::schedule::Schedule;
 use super::settings::{HostSettings, RootSettings, Settings};
 use super::unsent::Unsent;
+use super::watching::start_watching;
 use crate::model::{Position, RelPath, Sequence, Stamp, Timestamp};
 use crate::observe::Monitor;
 use crate::push::{Extent, GuardSettings, HostJob, HostReport, Kept, Looked, RootJob, RootReport};
@@ -496,28 +497,5 @@ impl RootAgent {
     /// Whether the first cycle is done.
     pub(super) fn has_begun(&self) -> bool {
         self.status.state != RootState::Unknown
-    }
-}
-
-fn start_watching(settings: &RootSettings, events: bool) -> (Option<Arc<Watcher>>, WatchStatus) {
-    let mut status = WatchStatus { mode: WatchMode::Scans, ..WatchStatus::default() };
-    if !events {
-        return (None, status);
-    }
-    if let Some(kind) = crate::tree::network_filesystem(&settings.path) {
-        status.reason = Some(format!("{kind} does not tell what other hosts change in it: it is scanned"));
-        return (None, status);
-    }
-    match Watcher::new() {
-        Ok(watcher) => {
-            status.mode = WatchMode::Events;
-            (Some(Arc::new(watcher)), status)
-        }
-        Err(error) => {
-            status.reason = Some(format!(
-                "file events cannot be had: {error}; if it is for a limit, raise fs.inotify.max_user_instances"
-            ));
-            (None, status)
-        }
     }
 }

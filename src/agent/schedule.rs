@@ -40,6 +40,8 @@ struct Dirty {
     due: Instant,
     /// A directory came: it is to be listed whatever it looks like.
     deep: bool,
+    /// It could not be sent; nothing has happened to it since.
+    resting: bool,
 }
 
 /// What is to be looked at, and when.
@@ -105,7 +107,7 @@ impl Schedule {
         self.make_room(now);
         let due = now + delay;
         // What happens to it meanwhile has it looked at as ever, with all the time that it has to settle.
-        self.dirty.entry(path).or_insert(Dirty { first: due, due, deep: false });
+        self.dirty.entry(path).or_insert(Dirty { first: due, due, deep: false, resting: true });
         self.next = Some(self.next.map_or(due, |next| next.min(due)));
     }
 
@@ -120,8 +122,9 @@ impl Schedule {
         self.make_room(now);
         let latest = self.timing.settle_max;
         let due = now + delay;
-        let dirty = self.dirty.entry(path).or_insert(Dirty { first: now, due, deep });
+        let dirty = self.dirty.entry(path).or_insert(Dirty { first: now, due, deep, resting: false });
         dirty.deep |= deep;
+        dirty.resting = false;
         // What was over stays over, whatever attributes are set on it afterwards.
         dirty.due = if dirty.due <= now { dirty.due } else { due.min(dirty.first + latest) };
         let due = dirty.due;
@@ -138,6 +141,11 @@ impl Schedule {
     pub(super) fn flush(&mut self, now: Instant) {
         self.dirty.values_mut().for_each(|dirty| dirty.due = dirty.due.min(now));
         self.next = (!self.dirty.is_empty()).then_some(now);
+    }
+
+    /// Whether there is something to be looked at that may well be sent then.
+    pub(super) fn is_pending(&self) -> bool {
+        self.dirty.values().any(|dirty| !dirty.resting)
     }
 
     /// Paths that are to be looked at.
