@@ -21,6 +21,7 @@
 //! | [`delta`]     | signatures, differences and patches of one file's content |
 //! | [`payload`]   | content read, hashed and encoded once, handed to many hosts |
 //! | [`wire`]      | messages and frames, validated into typed values |
+//! | [`discovery`] | who is in the fleet, and who of them is the primary |
 //! | [`transport`] | a duplex byte link: SSH, a child process, any command |
 //! | [`push`]      | one cycle: a session for each host, all of them side by side |
 //! | [`receive`]   | the far end of a session and its own policy |
@@ -35,6 +36,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod delta;
+pub mod discovery;
 pub mod index;
 pub mod model;
 pub mod observe;

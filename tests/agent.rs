@@ -474,24 +474,26 @@ fn a_push_of_the_command_line_is_done_by_the_agent() {
 #[test]
 fn deletions_that_the_agent_refuses_can_be_confirmed() {
     let local = Local::new(2);
-    (0..20).for_each(|number| fs::write(local.at(&number.to_string()), "x").unwrap());
+    fs::create_dir(local.at("d")).unwrap();
+    (0..20).for_each(|number| fs::write(local.at(&format!("d/{number}")), "x").unwrap());
     let config = local.scratch.path("rfleet.toml");
     local.config(EVENTS_ONLY).write_to(&config);
     let text = fs::read_to_string(&config).unwrap().replace("\"100%\"", "5");
     fs::write(&config, text).unwrap();
     let mut agent = Agent::start(&local.scratch, &config, &[]);
     local.wait_equal(&mut agent, "the first cycle");
-    (0..20).for_each(|number| fs::remove_file(local.at(&number.to_string())).unwrap());
+    // At once: of files that go one by one, the agent may meet a few that may be deleted.
+    fs::rename(local.at("d"), local.scratch.path("gone")).unwrap();
     let push = |words: &[&str]| support::Push::configured(&local.scratch, &config).args(words);
     let refused = push(&[]).run();
     refused.assert_code(4);
     let report = refused.report();
     let plan = report.root().refused.as_ref().and_then(|refused| refused.plan.clone()).expect("a plan to confirm");
     refused.assert_line(&["--confirm-deletes", &plan]);
-    assert!(local.copies.iter().all(|copy| copy.join("19").exists()));
+    assert!(local.copies.iter().all(|copy| copy.join("d/19").exists()));
     push(&["--confirm-deletes", "0000000000000000"]).run().assert_code(4);
     let done = push(&["--confirm-deletes", &plan]).ok().report();
-    assert_eq!((done.host("web1").deleted, done.host("web2").deleted), (20, 20));
+    assert_eq!((done.host("web1").deleted, done.host("web2").deleted), (21, 21));
     local.wait_equal(&mut agent, "what was confirmed");
     wait_until("all is well again", SOON, || agent.root()["state"] == "ok");
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{check_host, check_user};
+use crate::model::{check_host, check_user};
 use crate::transport::SshTarget;
 
 /// Where a push without configuration goes.

@@ -6,7 +6,6 @@
 //! line with file, line and key; the first one found is reported. `docs/configuration.md` is the
 //! operator's reference of every key.
 
-mod address;
 mod build;
 mod document;
 mod error;
@@ -22,7 +21,6 @@ use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-pub use address::{AddressError, HostAddress, MAX_HOST_BYTES, check_host, check_user};
 pub use error::ConfigError;
 pub use options::{
     AddressSource, Bandwidth, CloudfrontConfig, CommitHook, DEFAULT_LISTEN, DiscoveryConfig, DiscoverySource,

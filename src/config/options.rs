@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::DeleteLimit;
-use crate::model::Patterns;
+use crate::model::{HostAddress, Patterns};
 
 /// `[[root]]`: one directory tree to keep the same everywhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct DiscoveryConfig {
     /// How long a result is used before discovery runs again.
     pub refresh: Duration,
     /// Static: the members; `None` if the key is absent (then every `[[host]]` is one).
-    pub hosts: Option<Vec<super::HostAddress>>,
+    pub hosts: Option<Vec<HostAddress>>,
     /// Command: what prints the members; never empty.
     pub command: Option<Vec<String>>,
     /// Bucket: URL of the file that lists the members.

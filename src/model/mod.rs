@@ -3,6 +3,7 @@
 //! Every value here that can come from a peer, a bucket or a file is checked when it is made, so
 //! the rest of the crate handles only valid ones.
 
+mod address;
 mod attributes;
 mod digest;
 mod entry;
@@ -16,6 +17,7 @@ mod problem;
 mod session;
 mod shown;
 
+pub use address::{AddressError, HostAddress, MAX_HOST_BYTES, check_host, check_user};
 pub use attributes::{
     ACCESS_ACL, AclMap, AclName, Attribute, AttributeClass, AttributeFidelity, Attributes, AttributesError, CAPABILITY,
     DEFAULT_ACL, MAX_ATTRIBUTES, MAX_ATTRIBUTES_BYTES,

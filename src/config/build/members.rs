@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::super::address::{HostAddress, check_host};
 use super::super::error::{Fault, Span};
 use super::super::options::{AddressSource, Bandwidth, DiscoveryConfig, DiscoverySource, HostConfig, RootConfig};
 use super::super::raw::{RawDiscovery, RawHost, Scalar, Tables, Texts};
@@ -14,6 +13,7 @@ use super::super::same_host;
 use super::super::suggest::nearest;
 use super::fields::{argv, choice, directory, expected_one_of, port, printable, rate, some_time, url};
 use super::roots::{Place, check_nesting};
+use crate::model::{HostAddress, check_host};
 
 const SOURCES: &[(&str, DiscoverySource)] = &[
     ("static", DiscoverySource::Static),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::super::address::{check_host, check_user};
 use super::super::error::Fault;
 use super::super::options::{
     CloudfrontConfig, CommitHook, Durability, FailoverConfig, HostKeys, Listen, MirrorConfig, OwnerPolicy, PushConfig,
@@ -18,7 +17,7 @@ use super::fields::{
 };
 use super::members::STORE_SCHEMES;
 use super::roots::{pattern, patterns};
-use crate::model::Patterns;
+use crate::model::{Patterns, check_host, check_user};
 use crate::receive::{HOOK_TIMEOUT, MAX_HOOKS, TIMEOUT};
 
 /// What `longest_interval` is where `interval` is not given.
